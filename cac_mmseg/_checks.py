@@ -1,0 +1,108 @@
+"""Checks of arguments: each error names the argument, the value and the rule.
+
+``TypeError`` for a value of the wrong kind, ``ValueError`` for a value out of
+range. None of them reads tensor data, so none synchronises a device.
+"""
+from typing import Any, Optional, Sequence, Tuple
+
+import torch.distributed as dist
+import torch.nn as nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def check_int(name: str, value: Any, minimum: int = 1) -> int:
+    """Return ``value`` if it is an integer >= ``minimum``."""
+    # bool is a subclass of int: num_heads=True is a mistake, not a 1
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f'{name} must be an int, got {value!r} '
+                        f'of type {type(value).__name__}')
+    if value < minimum:
+        raise ValueError(f'{name} must be >= {minimum}, got {value}')
+    return value
+
+
+def check_bool(name: str, value: Any) -> bool:
+    """Return ``value`` if it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f'{name} must be True or False, got {value!r} '
+                        f'of type {type(value).__name__}')
+    return value
+
+
+def check_kernel_size(kernel_size: Any) -> int:
+    """Return ``kernel_size`` if it is an odd positive integer."""
+    check_int('kernel_size', kernel_size)
+    if kernel_size % 2 == 0:
+        raise ValueError(
+            f'kernel_size must be odd (1, 3, 5, ...), got {kernel_size}: an '
+            "even kernel has no centre, so no 'same' padding")
+    return kernel_size
+
+
+def check_dilations(dilations: Any) -> Tuple[int, ...]:
+    """Return ``dilations`` as a tuple if it lists positive integers."""
+    if not isinstance(dilations, (list, tuple)):
+        raise TypeError(
+            'dilations must be a list or tuple of ints such as (1, 3, 5), '
+            f'got {dilations!r} of type {type(dilations).__name__}')
+    if not dilations:
+        raise ValueError('dilations must name at least one dilation, such as '
+                         f'(1, 3, 5), got {dilations!r}')
+    for i, dilation in enumerate(dilations):
+        check_int(f'dilations[{i}]', dilation)
+    return tuple(dilations)
+
+
+def check_feature_map(x: Any, channels: Optional[int] = None) -> None:
+    """Check that ``x`` is a (B, C, H, W) floating point tensor, none empty."""
+    if not isinstance(x, Tensor):
+        raise TypeError('x must be a (B, C, H, W) tensor, '
+                        f'got {type(x).__name__}')
+    if not x.is_floating_point():
+        raise TypeError('x must be of a floating point dtype, '
+                        f'got {x.dtype}')
+    if x.dim() != 4:
+        raise ValueError('x must be a feature map (B, C, H, W), got '
+                         f'{x.dim()} dimensions: {tuple(x.shape)}')
+    if any(size == 0 for size in x.shape):
+        raise ValueError('x must have no empty side, got (B, C, H, W) = '
+                         f'{tuple(x.shape)}')
+    if channels is not None and x.shape[1] != channels:
+        raise ValueError(f'x must have {channels} channels, got '
+                         f'{x.shape[1]}: {tuple(x.shape)}')
+
+
+def check_operand(name: str, tensor: Any, symbols: str,
+                  shape: Sequence[Optional[int]], x: Tensor) -> None:
+    """Check that ``tensor`` fits beside x; None in shape is any size >= 1."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f'{name} must be a tensor of shape {symbols}, '
+                        f'got {type(tensor).__name__}')
+    if tensor.dim() != len(shape) or any(
+            size != expected if expected is not None else size == 0
+            for size, expected in zip(tensor.shape, shape)):
+        sizes = ', '.join('any' if n is None else str(n) for n in shape)
+        raise ValueError(f'{name} must have shape {symbols} = ({sizes}), '
+                         f'got {tuple(tensor.shape)}')
+    if not tensor.is_floating_point():
+        raise TypeError(f'{name} must be of a floating point dtype, '
+                        f'got {tensor.dtype}')
+    if tensor.device != x.device:
+        raise ValueError(f'{name} is on {tensor.device} but x is on '
+                         f'{x.device}: move both to one device')
+
+
+def check_batch_norm(norm: Optional[nn.Module], x: Tensor, what: str,
+                     way_out: str) -> None:
+    """Refuse to estimate statistics from a single value per channel."""
+    if (not isinstance(norm, _BatchNorm) or not norm.training
+            or x.numel() > x.shape[1]):
+        return
+    if isinstance(norm, nn.SyncBatchNorm) and dist.is_initialized():
+        return  # it counts the values of all ranks, and checks that itself
+    raise ValueError(
+        f'{type(norm).__name__} cannot normalise {what} in training with one '
+        'image per batch: it has a single value per channel. Use '
+        'train_dataloader.batch_size >= 2, SyncBN on several GPUs, '
+        f"norm_cfg=dict(type='GN', num_groups=32), or {way_out}")

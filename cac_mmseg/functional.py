@@ -1,0 +1,150 @@
+"""The maths of context-adaptive convolution, in pure PyTorch.
+
+Source: J. Liu et al., "Learning to Predict Context-adaptive Convolution for
+Semantic Segmentation", ECCV 2020 (arXiv 2004.08222). No code was consulted.
+
+Notation, as in the paper: ``B`` images, ``C`` channels, ``N = H * W``
+positions, ``G`` kernel sets, ``s`` the kernel size. A feature map X is
+(B, C, H, W); X' is the same with the positions flattened.
+"""
+from contextlib import nullcontext
+from typing import ContextManager, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._checks import (check_dilations, check_feature_map, check_kernel_size,
+                      check_operand)
+
+__all__ = ['predict_kernels', 'reweight']
+
+
+def predict_kernels(x: Tensor, query_weight: Tensor, query_bias: Tensor,
+                    key_weight: Tensor, key_bias: Tensor,
+                    kernel_size: int) -> Tensor:
+    r"""Predict depth-wise kernels from the global context of each image.
+
+    With the queries :math:`Q = W_q X' + b_q` and, for set g, the keys
+    :math:`K_g = W_{k,g} X' + b_{k,g}`, tap t of set g in channel c is
+
+    .. math:: D_{g,c,t} = \frac{1}{N} \sum_{n=1}^{N} Q_{g,t,n} K_{g,c,n}
+
+    The mean in place of the paper's sum is our choice: batch normalisation,
+    which follows, removes the factor in training, and in evaluation it makes
+    the kernels independent of the image's size.
+
+    The keys are 1x1 convolutions, hence linear in X, so the same product is
+    :math:`D_g = (Q_g X'^T / N) W_{k,g}^T + (\bar Q_g) b_{k,g}^T`: the key map
+    is never made, and C * C is multiplied with s * s rows instead of N.
+
+    Args:
+        x: Feature map X, (B, C, H, W).
+        query_weight: (G * s * s, C), set-major: all taps of set 0 first.
+        query_bias: (G * s * s,).
+        key_weight: (G, C, C) as (set, out, in).
+        key_bias: (G, C).
+        kernel_size: s, odd.
+
+    Returns:
+        Kernels before normalisation, (B, G, C, s, s), in the dtype of
+        ``key_weight``. Sums run in float32 at least, also under autocast.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+
+    Example:
+        >>> x = torch.rand(2, 8, 16, 32)
+        >>> kernels = predict_kernels(
+        ...     x, torch.rand(27, 8), torch.rand(27), torch.rand(3, 8, 8),
+        ...     torch.rand(3, 8), kernel_size=3)
+        >>> tuple(kernels.shape)
+        (2, 3, 8, 3, 3)
+    """
+    taps = check_kernel_size(kernel_size)**2
+    check_feature_map(x)
+    b, c, h, w = x.shape
+    check_operand('key_weight', key_weight, '(G, C, C)', (None, c, c), x)
+    sets = key_weight.shape[0]
+    check_operand('key_bias', key_bias, '(G, C)', (sets, c), x)
+    check_operand('query_weight', query_weight, '(G * s * s, C)',
+                  (sets * taps, c), x)
+    check_operand('query_bias', query_bias, '(G * s * s,)', (sets * taps, ), x)
+
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    with _no_autocast(x):
+        x = x.flatten(2).to(dtype)  # [b, c, n]
+        queries = query_weight.to(dtype) @ x  # [b, g * taps, n]
+        queries = queries + query_bias.to(dtype)[:, None]
+        pooled = queries @ x.transpose(1, 2) / (h * w)  # [b, g * taps, c]
+        pooled = pooled.unflatten(1, (sets, taps))
+        mean = queries.mean(2).view(b, sets, 1, taps)
+        # [b, g, c, taps]: key_weight applied to what the queries gathered
+        kernels = key_weight.to(dtype) @ pooled.transpose(2, 3)
+        kernels = kernels + key_bias.to(dtype)[..., None] * mean
+    kernels = kernels.to(key_weight.dtype)
+    return kernels.unflatten(3, (kernel_size, kernel_size))
+
+
+def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
+    r"""Scale a feature map by the spatially varying weights of its kernels.
+
+    .. math:: Y = X \odot \sum_i \sigma(X *_{r_i} D_i)
+
+    where :math:`*_{r}` is the depth-wise convolution of each image with its
+    own kernels at dilation r, zero padded to the same size: a sigmoid on each
+    branch, then the sum, as in the paper's framework figure.
+
+    Args:
+        x: Feature map X, (B, C, H, W).
+        kernels: (B, G, C, s, s), s odd, G either ``len(dilations)`` or 1: one
+            set shared by all dilations.
+        dilations: The dilation r_i of each branch.
+
+    Returns:
+        Y, (B, C, H, W), in the dtype of ``x``. Products and sums run in
+        float32 at least, also under autocast.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+
+    Example:
+        >>> x, kernels = torch.rand(2, 8, 16, 32), torch.zeros(2, 3, 8, 3, 3)
+        >>> bool((reweight(x, kernels, (1, 3, 5)) == 1.5 * x).all())
+        True
+    """
+    check_feature_map(x)
+    dilations = check_dilations(dilations)
+    b, c, h, w = x.shape
+    check_operand('kernels', kernels, '(B, G, C, s, s)',
+                  (b, None, c, None, None), x)
+    sets, s = kernels.shape[1], kernels.shape[4]
+    if kernels.shape[3] != s or s % 2 == 0:
+        raise ValueError('kernels must be square and of an odd size, '
+                         f'(B, G, C, s, s), got {tuple(kernels.shape)}')
+    if sets not in (1, len(dilations)):
+        raise ValueError(
+            f'kernels holds {sets} sets, but dilations {dilations} needs '
+            f'{len(dilations)} (one each) or 1 (shared by all)')
+
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    with _no_autocast(x):
+        # images are moved beside their channels: one group per kernel
+        grouped = x.reshape(1, b * c, h, w).to(dtype)
+        weights = sum(
+            F.conv2d(
+                grouped,
+                # a single set serves every dilation
+                kernels[:, i % sets].reshape(b * c, 1, s, s).to(dtype),
+                padding=dilation * (s // 2),
+                dilation=dilation,
+                groups=b * c).sigmoid()
+            for i, dilation in enumerate(dilations))
+        return (x * weights.view(b, c, h, w)).to(x.dtype)
+
+
+def _no_autocast(x: Tensor) -> ContextManager:
+    """Autocast would run the sums over positions in float16: overflow."""
+    if x.is_meta:  # has no autocast
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
