@@ -1,0 +1,121 @@
+"""CaCHead: the decode head of CaC-Net."""
+from typing import Any, List, Sequence, Tuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.registry import MODELS
+from torch import Tensor
+
+from ._checks import check_batch_norm, check_bool, check_feature_map, check_int
+from .cac_module import CaCModule  # noqa: F401 registers the default
+
+
+@MODELS.register_module()
+class CaCHead(BaseDecodeHead):
+    """Learning to Predict Context-adaptive Convolution for Semantic
+    Segmentation.
+
+    The backbone's feature map is reduced to X by a convolution. ``num_heads``
+    :class:`CaCModule` re-weight X side by side. Their outputs and a globally
+    pooled branch of the backbone's feature map are concatenated, and a 1x1
+    convolution classifies each position.
+
+    Source: `CaC-Net <https://arxiv.org/abs/2004.08222>`_, ECCV 2020, its
+    framework figure. Ours, where it is open: 3x3 convolution, norm and ReLU as
+    the reduction; 1x1 convolution, norm and ReLU after the pooling; one head
+    by default; dropout before the classifier.
+
+    Args:
+        kernel_size: Size s of the predicted kernels, odd.
+        dilations: The dilations the kernels are used with.
+        share_kernels: Predict one kernel set for all dilations in place of
+            one each.
+        num_heads: CaC modules in parallel.
+        global_pool: Whether to add the globally pooled branch.
+        reweighting: Registry name of the module that re-weights X, for
+            ablations: see :mod:`cac_mmseg.baselines`.
+        **kwargs: Of :class:`mmseg.models.decode_heads.BaseDecodeHead`, among
+            them in_channels, channels (of X), num_classes, norm_cfg.
+            ``norm_cfg`` also normalises the kernels, with
+            :class:`CaCModule`'s eps; where it is None, BN does.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+
+    Example:
+        >>> head = CaCHead(in_channels=256, channels=64, num_classes=19)
+        >>> tuple(head([torch.rand(2, 256, 16, 32)]).shape)
+        (2, 19, 16, 32)
+    """
+
+    def __init__(self,
+                 *,
+                 kernel_size: int = 3,
+                 dilations: Sequence[int] = (1, 3, 5),
+                 share_kernels: bool = False,
+                 num_heads: int = 1,
+                 global_pool: bool = True,
+                 reweighting: str = 'CaCModule',
+                 **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = check_int('num_heads', num_heads)
+        self.global_pool = check_bool('global_pool', global_pool)
+        module = MODELS.get(reweighting) if isinstance(reweighting,
+                                                       str) else None
+        if module is None:
+            raise ValueError(
+                "reweighting must name a module of mmseg's registry such as "
+                f"'CaCModule' or 'GAPKernelModule', got {reweighting!r}")
+        if self.input_transform == 'multiple_select':
+            raise ValueError(
+                "input_transform must be None or 'resize_concat', got "
+                "'multiple_select': CaCHead reads one feature map")
+
+        conv = dict(
+            conv_cfg=self.conv_cfg,
+            norm_cfg=self.norm_cfg,
+            act_cfg=self.act_cfg)
+        self.reduction = ConvModule(
+            self.in_channels, self.channels, 3, padding=1, **conv)
+        # an eps chosen for feature maps does not suit kernels
+        kernel_norm_cfg = dict(self.norm_cfg or dict(type='BN'))
+        kernel_norm_cfg.pop('eps', None)
+        self.cac_modules = nn.ModuleList(
+            module(
+                self.channels,
+                kernel_size=kernel_size,
+                dilations=dilations,
+                share_kernels=share_kernels,
+                norm_cfg=kernel_norm_cfg) for _ in range(num_heads))
+        if global_pool:
+            self.pool_conv = ConvModule(self.in_channels, self.channels, 1,
+                                        **conv)
+        # the base class sized it for a single map of `channels`
+        self.conv_seg = nn.Conv2d(
+            (num_heads + global_pool) * self.channels,
+            self.out_channels,
+            kernel_size=1)
+
+    def _forward_feature(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Return what is classified: (B, (heads + pool) * channels, H, W)."""
+        features = self._transform_inputs(inputs)
+        check_feature_map(features, self.in_channels)
+        x = self.reduction(features)  # [b, c, h, w]
+        maps: List[Tensor] = [module(x) for module in self.cac_modules]
+        if self.global_pool:
+            maps.append(self._pool(features).expand_as(x))
+        return torch.cat(maps, dim=1)
+
+    def _pool(self, features: Tensor) -> Tensor:
+        """Return the globally pooled branch, (B, channels, 1, 1)."""
+        pooled = F.adaptive_avg_pool2d(features, 1)
+        check_batch_norm(self.pool_conv.norm, pooled,
+                         'the globally pooled branch', 'global_pool=False')
+        return self.pool_conv(pooled)
+
+    def forward(self, inputs: Tuple[Tensor, ...]) -> Tensor:
+        """Map the backbone's features to logits, (B, classes, H, W)."""
+        return self.cls_seg(self._forward_feature(inputs))

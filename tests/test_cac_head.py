@@ -1,0 +1,226 @@
+"""CaCHead: its parts, and its place in mmseg."""
+import pytest
+import reference
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+from cac_mmseg import CaCHead
+from cac_mmseg.cac_module import KERNEL_NORM_EPS
+
+BN = dict(type='BN', requires_grad=True)
+
+
+def make_head(**kwargs):
+    arguments = dict(
+        in_channels=12, channels=8, num_classes=5, norm_cfg=BN) | kwargs
+    return CaCHead(**arguments)
+
+
+@pytest.mark.parametrize('num_heads', [1, 2])
+@pytest.mark.parametrize('global_pool', [True, False])
+def test_head_is_reduction_modules_pool_and_classifier(num_heads, global_pool):
+    """Each part by hand, the modules by the literal reference."""
+    head = make_head(
+        num_heads=num_heads, global_pool=global_pool, dropout_ratio=0)
+    features = torch.randn(2, 12, 6, 7)
+    maps, x = [], head.reduction(features)
+    for module in head.cac_modules:
+        kernels = reference.batch_norm(
+            reference.predict_kernels(
+                x.detach(),
+                module.query.weight.detach().view(-1, 8),
+                module.query.bias.detach(),
+                module.key.weight.detach().view(-1, 8, 8),
+                module.key.bias.detach().view(-1, 8), 3), KERNEL_NORM_EPS)
+        maps.append(reference.reweight(x.detach(), kernels, (1, 3, 5)).float())
+    if global_pool:
+        pooled = head.pool_conv(features.mean((2, 3), keepdim=True))
+        maps.append(pooled.expand(2, 8, 6, 7))
+    expected = torch.nn.functional.conv2d(
+        torch.cat(maps, 1), head.conv_seg.weight, head.conv_seg.bias)
+    torch.testing.assert_close(head([features]), expected)
+
+
+def test_state_dict_names_are_a_promise():
+    names = {
+        name.rsplit('.', 1)[0]
+        for name in make_head(num_heads=2).state_dict()
+    }
+    assert names == {
+        'reduction.conv', 'reduction.bn', 'pool_conv.conv', 'pool_conv.bn',
+        'cac_modules.0.query', 'cac_modules.0.key',
+        'cac_modules.0.kernel_norm', 'cac_modules.1.query',
+        'cac_modules.1.key', 'cac_modules.1.kernel_norm', 'conv_seg'
+    }
+
+
+def test_state_dict_round_trip(tmp_path):
+    head = make_head(num_heads=2)
+    head([torch.randn(2, 12, 6, 6)])
+    torch.save(head.state_dict(), tmp_path / 'head.pth')
+    other = make_head(num_heads=2)
+    other.load_state_dict(torch.load(tmp_path / 'head.pth', weights_only=True))
+    x = [torch.randn(2, 12, 5, 9)]
+    assert torch.equal(head.eval()(x), other.eval()(x))
+
+
+def test_loss_and_predict_through_mmseg():
+    head = make_head(num_heads=2)
+    head.init_weights()
+    features = [torch.randn(2, 12, 8, 8, requires_grad=True)]
+    samples = [
+        SegDataSample(
+            gt_sem_seg=PixelData(data=torch.randint(0, 5, (1, 64, 64))))
+        for _ in range(2)
+    ]
+    losses = head.loss(features, samples, None)
+    losses['loss_ce'].backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, name
+    assert features[0].grad.abs().sum() > 0
+    head.eval()
+    logits = head.predict(features, [dict(img_shape=(64, 64))] * 2, None)
+    assert logits.shape == (2, 5, 64, 64)
+
+
+def test_resize_concat_reads_several_maps():
+    head = make_head(
+        in_channels=[4, 12], in_index=[0, 1], input_transform='resize_concat')
+    logits = head([torch.randn(2, 4, 8, 8), torch.randn(2, 12, 4, 4)])
+    assert logits.shape == (2, 5, 8, 8)
+
+
+def test_batch_of_one_in_training_says_what_to_do():
+    x = [torch.randn(1, 12, 6, 6)]
+    with pytest.raises(ValueError, match='batch_size >= 2') as info:
+        make_head()(x)
+    assert 'SyncBN' in str(info.value) and 'GN' in str(info.value)
+    assert 'global_pool=False' in str(info.value)
+    # each way out that the message names is one
+    make_head(global_pool=False)(x)
+    make_head(norm_cfg=dict(type='GN', num_groups=4))(x)
+    make_head()([torch.randn(2, 12, 6, 6)])
+    make_head().eval()(x)
+    make_head(norm_cfg=None)(x)
+
+
+def test_an_eps_for_feature_maps_stays_away_from_the_kernels():
+    head = make_head(norm_cfg=dict(type='BN', eps=1e-3, momentum=0.03))
+    assert head.reduction.bn.eps == 1e-3
+    assert head.cac_modules[0].kernel_norm.eps == KERNEL_NORM_EPS
+    assert head.cac_modules[0].kernel_norm.momentum == 0.03
+
+
+def test_arguments_reach_the_modules():
+    head = make_head(
+        kernel_size=5, dilations=[2, 4], share_kernels=True, num_heads=3)
+    assert len(head.cac_modules) == 3
+    for module in head.cac_modules:
+        assert (module.kernel_size, module.dilations,
+                module.share_kernels) == (5, (2, 4), True)
+    assert head.conv_seg.in_channels == 4 * 8
+
+
+@pytest.mark.parametrize('argument, value, error', [
+    ('num_heads', 0, ValueError),
+    ('num_heads', -1, ValueError),
+    ('num_heads', 1.5, TypeError),
+    ('num_heads', True, TypeError),
+    ('num_heads', None, TypeError),
+    ('global_pool', 1, TypeError),
+    ('global_pool', 'yes', TypeError),
+    ('kernel_size', 4, ValueError),
+    ('dilations', [], ValueError),
+    ('share_kernels', 0, TypeError),
+    ('input_transform', 'multiple_select', ValueError),
+])
+def test_bad_arguments_are_named(argument, value, error):
+    arguments = {argument: value}
+    if argument == 'input_transform':
+        arguments |= dict(in_channels=[12], in_index=[0])
+    with pytest.raises(error, match=argument) as info:
+        make_head(**arguments)
+    assert str(value) in str(info.value)
+
+
+@pytest.mark.parametrize('x, words', [
+    (torch.zeros(2, 12, 4), '3 dimensions'),
+    (torch.zeros(2, 7, 4, 4), '12 channels, got 7'),
+    (torch.zeros(2, 12, 4, 0), 'empty'),
+])
+def test_bad_feature_maps_are_named(x, words):
+    with pytest.raises(ValueError, match=words):
+        make_head()([x])
+
+
+def build(cfg: Config):
+    init_default_scope('mmseg')
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    return model
+
+
+def train_step(model, size=(64, 64), batch=2):
+    data = dict(
+        inputs=[
+            torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+            for _ in range(batch)
+        ],
+        data_samples=[
+            SegDataSample(
+                gt_sem_seg=PixelData(data=torch.randint(0, 19, (1, *size))),
+                metainfo=dict(img_shape=size)) for _ in range(batch)
+        ])
+    data = model.data_preprocessor(data, training=True)
+    losses = model(**data, mode='loss')
+    model.parse_losses(losses)[0].backward()
+    assert all(p.grad is not None for p in model.parameters()
+               if p.requires_grad)
+    return losses
+
+
+def test_drops_into_a_config_of_mmseg_itself(tmp_path):
+    """custom_imports and a decode_head are all that an old config needs."""
+    import mmseg
+    theirs = (f'{mmseg.__path__[0]}/.mim/configs/fcn/'
+              'fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py')
+    mine = tmp_path / 'mine.py'
+    mine.write_text(f'''
+_base_ = {theirs!r}
+custom_imports = dict(imports=['cac_mmseg'], allow_failed_imports=False)
+model = dict(
+    pretrained=None,
+    data_preprocessor=dict(size=(64, 64)),
+    decode_head=dict(
+        _delete_=True,
+        type='CaCHead',
+        in_channels=2048,
+        in_index=3,
+        channels=512,
+        num_classes=19,
+        norm_cfg=dict(type='SyncBN', requires_grad=True)))
+''')
+    model = build(Config.fromfile(mine))
+    assert isinstance(model.decode_head, CaCHead)
+    losses = train_step(model)
+    assert {'decode.loss_ce', 'aux.loss_ce'} <= set(losses)
+
+
+@pytest.mark.parametrize('name', ['r50', 'r101'])
+def test_cityscapes_models_run_forward_and_backward(configs, name):
+    cfg = Config.fromfile(configs / f'cac_{name}_cityscapes.py')
+    cfg.model.pretrained = None  # no network in tests
+    cfg.model.data_preprocessor.size = (64, 64)
+    model = build(cfg)
+    assert sum(len(getattr(model.backbone, layer))
+               for layer in model.backbone.res_layers) == \
+        dict(r50=16, r101=33)[name]
+    train_step(model)
+    model.eval()
+    with torch.no_grad():
+        logits = model(torch.randn(1, 3, 65, 97))  # odd sides
+    assert logits.shape[:2] == (1, 19)

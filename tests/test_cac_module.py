@@ -1,0 +1,242 @@
+"""CaCModule: the literal maths, BN over kernels, and how it is used."""
+import pytest
+import reference
+import torch
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+
+from cac_mmseg import CaCModule
+from cac_mmseg.cac_module import KERNEL_NORM_EPS
+
+
+def literal(module, x, dilations):
+    """The module in training mode, by the reference alone."""
+    c, s = module.in_channels, module.kernel_size
+    kernels = reference.predict_kernels(
+        x,
+        module.query.weight.detach().view(-1, c), module.query.bias.detach(),
+        module.key.weight.detach().view(-1, c, c),
+        module.key.bias.detach().view(-1, c), s)
+    kernels = reference.batch_norm(kernels, KERNEL_NORM_EPS)
+    return reference.reweight(x, kernels, dilations)
+
+
+@pytest.mark.parametrize('shared', [False, True])
+@pytest.mark.parametrize('s, dilations', [(1, (1, )), (3, (1, 3, 5)),
+                                          (5, (2, 1))])
+def test_module_is_the_literal_method(s, dilations, shared):
+    module = CaCModule(
+        3, kernel_size=s, dilations=dilations, share_kernels=shared).double()
+    x = torch.randn(2, 3, 6, 7, dtype=torch.float64)
+    y = module(x)
+    expected = literal(module, x, dilations)
+    assert (y - expected).abs().max() <= 1e-10 * expected.abs().max()
+
+
+def test_gradients_reach_every_parameter():
+    module = CaCModule(4)
+    module(torch.randn(2, 4, 8, 8)).square().sum().backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, \
+            name
+
+
+def real_features(c=16):
+    """Feature maps as a decode head makes them: smooth, and after a ReLU."""
+    x = torch.randn(2, c, 9, 17) + torch.randn(1, c, 1, 1)
+    return torch.nn.functional.interpolate(
+        x, size=(32, 64), mode='bilinear').relu()
+
+
+def test_mean_and_batch_norm_equal_sum_and_batch_norm_in_training():
+    """BN removes the factor N, if its eps is small beside the variance."""
+    module = CaCModule(16)
+    x = real_features()
+    raw = []
+    module.kernel_norm.register_forward_pre_hook(
+        lambda _, args: raw.append(args[0].detach()))
+
+    def variance():
+        return raw[-1].transpose(0, 1).flatten(1).var(1).median().item()
+
+    # as late in training, bring the variance of the kernels down to 2e-5;
+    # they are quadratic in the weights
+    module.predict_kernels(x)
+    with torch.no_grad():
+        for parameter in (*module.query.parameters(),
+                          *module.key.parameters()):
+            parameter *= (2e-5 / variance())**0.25
+    mean_then_bn = module.predict_kernels(x).flatten(1, 2)
+    assert variance() == pytest.approx(2e-5, rel=1e-3)
+
+    of_sums = torch.nn.BatchNorm2d(raw[-1].shape[1], eps=1e-5).double()
+    sum_then_bn = of_sums(raw[-1].double() * 32 * 64)
+    error = (mean_then_bn - sum_then_bn).abs().max() / sum_then_bn.abs().max()
+    assert error <= 1e-3
+    # and with the usual eps it would not hold: this test can fail
+    usual = torch.nn.BatchNorm2d(raw[-1].shape[1], eps=1e-5)(raw[-1])
+    assert (usual - sum_then_bn).abs().max() > 0.1 * sum_then_bn.abs().max()
+
+
+def test_kernels_do_not_depend_on_the_resolution_in_evaluation():
+    """Running statistics of one size hold for another: the mean has no N."""
+    module = CaCModule(16).train()
+    for _ in range(3):
+        module(real_features())
+    module.eval()
+    x = real_features()
+    torch.testing.assert_close(
+        module.predict_kernels(x.repeat(1, 1, 2, 2)),
+        module.predict_kernels(x))
+
+
+def test_images_are_independent_in_evaluation():
+    module = CaCModule(8).train()
+    module(torch.randn(4, 8, 10, 10))
+    module.eval()
+    x = torch.randn(3, 8, 9, 11)
+    torch.testing.assert_close(
+        module(x), torch.cat([module(image[None]) for image in x]))
+
+
+def test_state_dict_names_are_a_promise():
+    state = CaCModule(8, kernel_size=3, dilations=(1, 3)).state_dict()
+    assert {
+        k: tuple(v.shape)
+        for k, v in state.items()
+    } == {
+        'query.weight': (18, 8, 1, 1),
+        'query.bias': (18, ),
+        'key.weight': (16, 8, 1, 1),
+        'key.bias': (16, ),
+        'kernel_norm.weight': (16, ),
+        'kernel_norm.bias': (16, ),
+        'kernel_norm.running_mean': (16, ),
+        'kernel_norm.running_var': (16, ),
+        'kernel_norm.num_batches_tracked': (),
+    }
+
+
+def test_state_dict_round_trip(tmp_path):
+    module = CaCModule(8)
+    module(torch.randn(2, 8, 6, 6))  # moves the running statistics
+    torch.save(module.state_dict(), tmp_path / 'module.pth')
+    other = CaCModule(8)
+    other.load_state_dict(
+        torch.load(tmp_path / 'module.pth', weights_only=True))
+    x = torch.randn(2, 8, 5, 9)
+    assert torch.equal(module.eval()(x), other.eval()(x))
+
+
+def test_runs_under_autocast_and_in_low_precision():
+    module = CaCModule(8).eval()
+    x = torch.randn(2, 8, 12, 12)
+    expected = module(x)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        actual = module(x.bfloat16())
+    assert actual.dtype == torch.bfloat16
+    torch.testing.assert_close(actual.float(), expected, rtol=5e-2, atol=5e-2)
+    actual = module.bfloat16()(x.bfloat16())
+    assert actual.dtype == torch.bfloat16
+    torch.testing.assert_close(actual.float(), expected, rtol=1e-1, atol=1e-1)
+
+
+def test_builds_on_meta_and_compiles_to_one_graph():
+    with torch.device('meta'):
+        module = CaCModule(512)
+    assert module(torch.empty(2, 512, 64, 128,
+                              device='meta')).shape == (2, 512, 64, 128)
+    module = CaCModule(8).eval()
+    x = torch.randn(2, 8, 10, 14)
+    compiled = torch.compile(module, fullgraph=True, backend='aot_eager')
+    torch.testing.assert_close(compiled(x), module(x))
+
+
+@pytest.mark.parametrize('norm_cfg', [
+    dict(type='SyncBN', requires_grad=True),
+    dict(type='GN', num_groups=4),
+    dict(type='IN', affine=True),
+])
+def test_other_norms(norm_cfg):
+    module = CaCModule(8, norm_cfg=norm_cfg)
+    assert module.kernel_norm.eps == KERNEL_NORM_EPS
+    module(torch.randn(2, 8, 6, 6)).sum().backward()
+    assert CaCModule(8, norm_cfg=norm_cfg | dict(eps=0.1)).kernel_norm.eps \
+        == 0.1
+
+
+def test_is_a_resnet_plugin():
+    init_default_scope('mmseg')
+    backbone = MODELS.build(
+        dict(
+            type='ResNet',
+            depth=50,
+            base_channels=4,
+            stem_channels=4,
+            strides=(1, 2, 1, 1),
+            dilations=(1, 1, 2, 4),
+            plugins=[
+                dict(
+                    cfg=dict(type='CaCModule'),
+                    stages=(False, False, True, True),
+                    position='after_conv3')
+            ]))
+    modules = [
+        name for name, module in backbone.named_modules()
+        if isinstance(module, CaCModule)
+    ]
+    assert len(modules) == 6 + 3, modules  # each block of stages 3 and 4
+    features = backbone(torch.randn(2, 3, 64, 64))
+    assert features[-1].shape == (2, 128, 8, 8)
+    features[-1].sum().backward()
+
+
+@pytest.mark.parametrize('argument, value, error', [
+    ('in_channels', 0, ValueError),
+    ('in_channels', 8., TypeError),
+    ('kernel_size', 2, ValueError),
+    ('kernel_size', 0, ValueError),
+    ('kernel_size', -3, ValueError),
+    ('kernel_size', 3., TypeError),
+    ('kernel_size', True, TypeError),
+    ('kernel_size', None, TypeError),
+    ('kernel_size', (3, 3), TypeError),
+    ('dilations', (), ValueError),
+    ('dilations', (0, ), ValueError),
+    ('dilations', (1, -3), ValueError),
+    ('dilations', (1, 2.5), TypeError),
+    ('dilations', (True, ), TypeError),
+    ('dilations', 3, TypeError),
+    ('dilations', None, TypeError),
+    ('dilations', '135', TypeError),
+    ('share_kernels', 1, TypeError),
+    ('share_kernels', None, TypeError),
+    ('norm_cfg', None, TypeError),
+    ('norm_cfg', dict(), TypeError),
+    ('norm_cfg', 'BN', TypeError),
+])
+def test_bad_arguments_are_named(argument, value, error):
+    with pytest.raises(error, match=argument) as info:
+        CaCModule(**dict(in_channels=8) | {argument: value})
+    wrong = value[-1] if argument == 'dilations' and isinstance(
+        value, tuple) and value else value
+    assert str(wrong) in str(info.value)
+
+
+@pytest.mark.parametrize('x, words', [
+    (torch.zeros(8, 4, 4), '3 dimensions'),
+    (torch.zeros(2, 7, 4, 4), '8 channels, got 7'),
+    (torch.zeros(2, 8, 0, 4), 'empty'),
+])
+def test_bad_feature_maps_are_named(x, words):
+    with pytest.raises(ValueError, match=words):
+        CaCModule(8)(x)
+
+
+def test_one_value_per_kernel_channel_says_what_to_do():
+    """s = 1 and batch 1: BN would have a single value."""
+    module = CaCModule(8, kernel_size=1)
+    with pytest.raises(ValueError, match='batch_size >= 2.*kernel_size >= 3'):
+        module(torch.randn(1, 8, 4, 4))
+    module.eval()(torch.randn(1, 8, 4, 4))
+    CaCModule(8, kernel_size=3)(torch.randn(1, 8, 4, 4))

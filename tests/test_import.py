@@ -1,0 +1,88 @@
+"""What ``import cac_mmseg`` says where the mmseg stack is not sound."""
+import os
+import subprocess
+import sys
+import venv
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.fixture(scope='module')
+def bare_python(tmp_path_factory):
+    """An interpreter without any package."""
+    root = tmp_path_factory.mktemp('bare')
+    venv.create(root, with_pip=False)
+    return root / ('Scripts' if os.name == 'nt' else 'bin') / 'python'
+
+
+def import_error(python, *folders):
+    path = os.pathsep.join(map(str, (*folders, ROOT)))
+    run = subprocess.run([python, '-c', 'import cac_mmseg'],
+                         env=dict(os.environ, PYTHONPATH=path),
+                         capture_output=True,
+                         text=True,
+                         timeout=120)
+    assert run.returncode != 0
+    message = run.stderr.strip().splitlines()[-1]
+    assert message.startswith('ImportError: cac_mmseg'), run.stderr
+    return message
+
+
+def fake(root, **modules):
+    """Modules (name=code) with the metadata of their distributions."""
+    names = dict(
+        mmengine='onedl_mmengine',
+        mmcv='onedl_mmcv',
+        mmseg='onedl_mmsegmentation')
+    for module, code in modules.items():
+        (root / module).mkdir()
+        (root / module / '__init__.py').write_text(code)
+        info = root / f'{names[module]}-1.0.dist-info'
+        info.mkdir()
+        info.joinpath('METADATA').write_text(
+            f'Metadata-Version: 2.1\nName: {names[module]}\nVersion: 1.0\n')
+
+
+def test_no_stack_says_what_to_install(bare_python):
+    message = import_error(bare_python)
+    assert 'mmengine and mmcv and mmseg cannot be found' in message
+    assert 'pip install onedl-mmengine onedl-mmcv onedl-mmsegmentation' \
+        in message
+    assert '"mmsegmentation' in message
+
+
+def test_a_missing_module_is_named(bare_python, tmp_path):
+    fake(tmp_path, mmengine='', mmseg='')
+    assert 'and mmcv cannot be found' in import_error(bare_python, tmp_path)
+
+
+@pytest.mark.parametrize('code, words', [
+    ('import pkg_resources', 'setuptools<81'),
+    ('import ftfy', 'pip install ftfy'),
+    ("assert False, 'MMCV==2.2.0 is used but incompatible'",
+     'MMCV==2.2.0 is used'),
+    ("raise ModuleNotFoundError('no ops', name='mmcv._ext')",
+     'compiled operators'),
+])
+def test_a_stack_that_does_not_import_says_how_to_mend_it(
+        bare_python, tmp_path, code, words):
+    fake(tmp_path, mmengine='', mmcv='', mmseg=code)
+    message = import_error(bare_python, tmp_path)
+    assert 'mmseg is installed but cannot be imported' in message
+    assert words in message
+
+
+def test_both_stacks_at_once_are_refused(tmp_path):
+    """In this environment, with the other stack's metadata beside it."""
+    info = tmp_path / 'mmsegmentation-1.2.2.dist-info'
+    info.mkdir()
+    info.joinpath('METADATA').write_text(
+        'Metadata-Version: 2.1\nName: mmsegmentation\nVersion: 1.2.2\n')
+    other = tmp_path / 'onedl_mmsegmentation-1.4.2.dist-info'
+    other.mkdir()
+    other.joinpath('METADATA').write_text(
+        'Metadata-Version: 2.1\nName: onedl-mmsegmentation\nVersion: 1.4.2\n')
+    message = import_error(sys.executable, tmp_path)
+    assert 'mmseg is installed twice' in message
+    assert 'mmsegmentation 1.2.2' in message and 'pip uninstall -y' in message
