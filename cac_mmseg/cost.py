@@ -1,0 +1,103 @@
+"""What a re-weighting costs: parameters, multiply-adds, saved activations."""
+import math
+from typing import Dict, List, Tuple
+
+import torch
+import torch.nn as nn
+from mmengine.analysis import FlopAnalyzer
+from prettytable import PrettyTable, TableStyle
+from torch import Tensor
+
+from .baselines import (ChannelAttentionModule, FCKernelModule,
+                        GAPKernelModule, IdentityModule)
+from .cac_module import CaCModule
+
+ROWS = {
+    'CaCModule': (CaCModule, {}),
+    'CaCModule, share_kernels': (CaCModule, dict(share_kernels=True)),
+    'FCKernelModule': (FCKernelModule, {}),
+    'GAPKernelModule': (GAPKernelModule, {}),
+    'ChannelAttentionModule': (ChannelAttentionModule, {}),
+    'IdentityModule (FCN)': (IdentityModule, {}),
+}
+
+
+def saved_bytes(module: nn.Module, x: Tensor) -> int:
+    """Bytes that a training forward keeps for backward, beyond its input.
+
+    Parameters and buffers, which are there anyway, are not counted, and a
+    tensor that several operations keep is counted once.
+    """
+    ours = [x, *module.parameters(), *module.buffers()]
+    known = {t.untyped_storage()._cdata for t in ours}
+    # kept alive, as the address of a freed storage can come back
+    saved: Dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in known:
+            saved[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        y = module.train()(x)
+    del y
+    return sum(storage.nbytes() for storage in saved.values())
+
+
+def measure(channels: int, height: int, width: int) -> List[dict]:
+    """Measure every re-weighting on one image.
+
+    Args:
+        channels: C of the feature map.
+        height, width: Its size in positions.
+
+    Returns:
+        A dict per re-weighting: name, parameters, multiply_adds (mmengine's
+        analysis), saved_bytes (float32). A module too large to be allocated
+        is counted all the same.
+    """
+    shape = (1, channels, height, width)
+    rows = []
+    for name, (module_class, arguments) in ROWS.items():
+        with torch.device('meta'):
+            module = module_class(channels, **arguments)
+            saved = saved_bytes(module, torch.empty(shape, requires_grad=True))
+        rows.append(
+            dict(
+                name=name,
+                parameters=sum(p.numel() for p in module.parameters()),
+                multiply_adds=_multiply_adds(module, shape),
+                saved_bytes=saved))
+    return rows
+
+
+def _multiply_adds(module: nn.Module, shape: Tuple[int, ...]) -> int:
+    if isinstance(module, FCKernelModule):
+        # one to predict each weight from each channel, one to use it at each
+        # position: mmengine's analysis would have to allocate the weights
+        positions = shape[2] * shape[3]
+        uses = positions * len(module.dilations) // module.sets
+        return math.prod(module.shape) * (shape[1] + uses)
+    inputs = (torch.empty(shape), )
+    analyzer = FlopAnalyzer(module.to_empty(device='cpu').eval(), inputs)
+    analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    return analyzer.total()
+
+
+def table(channels: int, height: int, width: int) -> str:
+    """Return the measurements as a Markdown table."""
+    out = PrettyTable([
+        're-weighting', 'parameters', 'multiply-adds',
+        'saved for backward, MiB'
+    ])
+    for row in measure(channels, height, width):
+        out.add_row([
+            row['name'], f'{row["parameters"]:,}',
+            f'{row["multiply_adds"] / 1e9:.2f} G',
+            f'{row["saved_bytes"] / 2**20:.1f}'
+        ])
+    out.align = 'r'
+    out.align['re-weighting'] = 'l'
+    out.set_style(TableStyle.MARKDOWN)
+    return out.get_string()

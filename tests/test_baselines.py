@@ -1,0 +1,127 @@
+"""The baselines against the literal reference, and in the head."""
+import math
+
+import pytest
+import reference
+import torch
+
+from cac_mmseg import (CaCHead, CaCModule, ChannelAttentionModule,
+                       FCKernelModule, GAPKernelModule, IdentityModule)
+from cac_mmseg.cac_module import KERNEL_NORM_EPS
+
+BASELINES = [
+    FCKernelModule, GAPKernelModule, ChannelAttentionModule, IdentityModule
+]
+
+
+def pooled_by_hand(x):
+    """Mean over positions of each image and channel."""
+    b, c, h, w = x.shape
+    return torch.tensor([[
+        sum(float(x[n, k, i, j]) for i in range(h) for j in range(w)) / (h * w)
+        for k in range(c)
+    ] for n in range(b)],
+                        dtype=torch.float64)
+
+
+def fc_by_hand(fc, pooled):
+    return torch.stack([(fc.weight.detach() * row).sum(1) + fc.bias.detach()
+                        for row in pooled])
+
+
+@pytest.mark.parametrize('shared', [False, True])
+@pytest.mark.parametrize('s, dilations', [(1, (1, )), (3, (1, 3))])
+def test_gap_kernels_are_the_literal_method(s, dilations, shared):
+    module = GAPKernelModule(
+        3, kernel_size=s, dilations=dilations, share_kernels=shared).double()
+    x = torch.randn(2, 3, 5, 6, dtype=torch.float64)
+    kernels = fc_by_hand(module.fc, pooled_by_hand(x))
+    kernels = kernels.view(2, 1 if shared else len(dilations), 3, s, s)
+    kernels = reference.batch_norm(kernels, KERNEL_NORM_EPS)
+    expected = reference.reweight(x, kernels, dilations)
+    assert (module(x) - expected).abs().max() <= 1e-10 * expected.abs().max()
+
+
+@pytest.mark.parametrize('shared', [False, True])
+def test_fc_kernels_are_the_literal_method(shared):
+    dilations, c, s = (1, 2), 3, 3
+    module = FCKernelModule(
+        c, dilations=dilations, share_kernels=shared).double()
+    x = torch.randn(2, c, 4, 5, dtype=torch.float64)
+    kernels = fc_by_hand(module.fc, pooled_by_hand(x))
+    kernels = kernels.view(2, 1 if shared else 2, c, c, s, s)
+    kernels = reference.batch_norm(kernels, KERNEL_NORM_EPS) / math.sqrt(c)
+    expected = x * reference.full_weighting_map(x, kernels, dilations)
+    assert (module(x) - expected).abs().max() <= 1e-10 * expected.abs().max()
+
+
+def test_channel_attention_is_the_literal_method():
+    module = ChannelAttentionModule(32).double()
+    x = torch.randn(2, 32, 3, 4, dtype=torch.float64)
+    first, second = module.attention.conv1.conv, module.attention.conv2.conv
+    hidden = fc_by_hand(_as_linear(first), pooled_by_hand(x))
+    scale = fc_by_hand(_as_linear(second), hidden.clamp(min=0))
+    expected = x / (1 + (-scale).exp())[:, :, None, None]
+    assert (module(x) - expected).abs().max() <= 1e-10 * expected.abs().max()
+
+
+def _as_linear(conv):
+    linear = torch.nn.Linear(conv.in_channels, conv.out_channels).double()
+    linear.weight.data = conv.weight.detach()[:, :, 0, 0]
+    linear.bias.data = conv.bias.detach()
+    return linear
+
+
+def test_identity_changes_nothing():
+    x = torch.randn(2, 3, 4, 5)
+    assert torch.equal(IdentityModule(3)(x), x)
+
+
+@pytest.mark.parametrize('module', BASELINES)
+def test_takes_the_place_of_cac_module_in_the_head(module):
+    head = CaCHead(
+        in_channels=6,
+        channels=8,
+        num_classes=3,
+        num_heads=2,
+        kernel_size=5,
+        dilations=(1, 2),
+        norm_cfg=dict(type='BN'),
+        reweighting=module.__name__)
+    assert [type(m) for m in head.cac_modules] == [module] * 2
+    head([torch.randn(2, 6, 7, 9)]).sum().backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, name
+    reference_head = CaCHead(
+        in_channels=6,
+        channels=8,
+        num_classes=3,
+        num_heads=2,
+        norm_cfg=dict(type='BN'))
+    assert isinstance(reference_head.cac_modules[0], CaCModule)
+    # everything around the re-weighting is the same
+    for part in ('reduction', 'pool_conv', 'conv_seg'):
+        assert str(getattr(head, part)) == str(getattr(reference_head, part))
+
+
+def test_too_many_parameters_are_refused_with_their_number():
+    with pytest.raises(ValueError, match='3,630,956,544 parameters') as info:
+        FCKernelModule(512)
+    assert 'in_channels=512' in str(info.value)
+    small = FCKernelModule(8)
+    assert sum(p.numel() for p in small.fc.parameters()) == 9 * 3 * 8 * 8 * 9
+
+
+@pytest.mark.parametrize('value', ['NoSuchModule', None, 3, CaCModule])
+def test_unknown_reweighting_is_named(value):
+    with pytest.raises(ValueError, match='reweighting') as info:
+        CaCHead(in_channels=6, channels=8, num_classes=3, reweighting=value)
+    assert repr(value) in str(info.value)
+
+
+@pytest.mark.parametrize('module', [GAPKernelModule, FCKernelModule])
+def test_arguments_are_checked_as_of_cac_module(module):
+    with pytest.raises(ValueError, match='kernel_size'):
+        module(8, kernel_size=2)
+    with pytest.raises(ValueError, match='8 channels, got 7'):
+        module(8)(torch.zeros(1, 7, 4, 4))

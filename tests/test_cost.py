@@ -1,0 +1,72 @@
+"""The cost command against figures that can be derived by hand."""
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from cac_mmseg import CaCModule, ChannelAttentionModule
+from cac_mmseg.cost import measure, saved_bytes
+
+
+def test_parameters_and_multiply_adds_by_hand():
+    c, h, w, s, sets = 64, 8, 16, 3, 3
+    n = h * w
+    rows = {row['name']: row for row in measure(c, h, w)}
+    cac = rows['CaCModule']
+    query, key = sets * s * s * (c + 1), sets * c * (c + 1)
+    assert cac['parameters'] == query + key + 2 * sets * c
+    # queries, their products with X, keys of those, and the convolutions; BN
+    # adds a little
+    expected = 2 * n * c * sets * s * s + sets * c * c * s * s \
+        + sets * s * s * n * c
+    assert expected <= cac['multiply_adds'] <= 1.02 * expected
+
+    full = rows['FCKernelModule']
+    weights = sets * c * c * s * s
+    assert full['parameters'] == (c + 1) * weights + 2 * sets * c
+    assert full['multiply_adds'] == c * weights + n * weights
+    assert rows['IdentityModule (FCN)']['parameters'] == 0
+
+
+def test_saved_bytes_counts_what_autograd_keeps():
+    x = torch.randn(2, 8, 6, 6, requires_grad=True)
+    n = x.numel() * 4
+    assert saved_bytes(torch.nn.ReLU(), x) == n  # its output
+    assert saved_bytes(torch.nn.Conv2d(8, 8, 1), x) == 0  # x and parameters
+    two = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 1))
+    assert saved_bytes(two, x) == n  # one tensor, kept by both
+    # the channel weights, before and after the sigmoid: nothing of x's size
+    assert saved_bytes(ChannelAttentionModule(8), x) < n / 4
+    assert saved_bytes(CaCModule(8), x) > 0
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, '-m', 'cac_mmseg', *arguments],
+                          text=True,
+                          capture_output=True)
+
+
+def test_prints_a_table():
+    done = run('cost', '--channels', '32', '--size', '8', '16')
+    assert done.returncode == 0, done.stderr
+    assert '| CaCModule ' in done.stdout and '| FCKernelModule' in done.stdout
+    assert '| parameters' in done.stdout.replace('|    ', '| ')
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['cost', '--channels', '0'], '--channels must be >= 1, got 0'),
+    (['cost', '--size', '8', '-1'], '--size must be >= 1'),
+    (['cost', '--size', 'a', 'b'], '--size'),
+    (['costs'], 'costs'),
+    ([], 'COMMAND'),
+])
+def test_bad_command_lines_are_named(arguments, words):
+    done = run(*arguments)
+    assert done.returncode == 2 and words in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+def test_help():
+    assert 'cost' in run('--help').stdout
+    assert '--channels' in run('cost', '--help').stdout
