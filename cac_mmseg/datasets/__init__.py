@@ -1,0 +1,6 @@
+"""Datasets that mmseg lacks, and a check of labels."""
+from .camvid import CamVidDataset
+from .context_shapes import ContextShapesDataset
+from .transforms import CheckLabels
+
+__all__ = ['CamVidDataset', 'CheckLabels', 'ContextShapesDataset']

@@ -1,0 +1,95 @@
+"""ContextShapes: a generated data set that cannot be solved locally."""
+from functools import lru_cache
+from typing import List
+
+import cv2
+from mmengine.fileio import BaseStorageBackend, register_backend
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
+
+from .._checks import check_int
+from .scene import SPLITS, draw_scene
+
+PREFIX = 'contextshapes'
+
+# an image and its label map are asked for one after the other
+_scene = lru_cache(maxsize=4)(draw_scene)
+
+
+@DATASETS.register_module()
+class ContextShapesDataset(BaseSegDataset):
+    """Cars and trees seen from above: a far-off signal says if cars wait.
+
+    Images are 128 x 192. A tree looks like a tree, so it can be labelled
+    from its surroundings. A car is 'waiting' if the traffic signal at the
+    far border shows red and 'driving' if it shows green, and nothing near the
+    car gives it away: cars keep a distance from the signal that the receptive
+    field of a truncated ResNet-18 does not bridge. Whatever its training, a
+    head without global context can only guess; one with context can know.
+
+    The images are drawn on request, equal for equal arguments, and never
+    stored: paths are ``contextshapes://image/<split>/<seed>/<index>.png``, and
+    ``contextshapes://label/...``, served by :class:`ContextShapesBackend` to
+    whatever reads through mmengine, so mmseg's own pipelines, hooks and tools
+    apply unchanged.
+
+    Args:
+        split: 'train', 'val' or 'test': disjoint random streams.
+        num_images: Length of the data set.
+        seed: Non-negative; another seed gives other images.
+        **kwargs: Of :class:`mmseg.datasets.BaseSegDataset`.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+    """
+    METAINFO = dict(
+        classes=('background', 'tree', 'waiting car', 'driving car'),
+        palette=[[128, 128, 128], [107, 142, 35], [220, 20, 60], [0, 130,
+                                                                  180]])
+
+    def __init__(self,
+                 split: str = 'train',
+                 num_images: int = 1000,
+                 seed: int = 0,
+                 **kwargs) -> None:
+        if split not in SPLITS:
+            raise ValueError(f'split must be one of {SPLITS}, got {split!r}')
+        self.split = split
+        self.num_images = check_int('num_images', num_images)
+        self.seed = check_int('seed', seed, minimum=0)
+        super().__init__(**kwargs)
+
+    def load_data_list(self) -> List[dict]:
+        """Name the images; nothing is drawn yet."""
+        return [
+            dict(
+                img_path=f'{PREFIX}://image/{name}',
+                seg_map_path=f'{PREFIX}://label/{name}',
+                label_map=self.label_map,
+                reduce_zero_label=self.reduce_zero_label,
+                seg_fields=[])
+            for name in (f'{self.split}/{self.seed}/{index:06d}.png'
+                         for index in range(self.num_images))
+        ]
+
+
+@register_backend(name=PREFIX, prefixes=PREFIX)
+class ContextShapesBackend(BaseStorageBackend):
+    """Serve ``contextshapes://{image,label}/<split>/<seed>/<index>.png``."""
+
+    def get(self, filepath: str) -> bytes:
+        """Return the PNG of an image (BGR to OpenCV) or label map."""
+        try:
+            kind, split, seed, name = str(filepath).split('://')[1].split('/')
+            scene = _scene(split, int(seed), int(name.split('.')[0]))
+            picture = dict(image=scene[0], label=scene[1])[kind]
+        except (IndexError, KeyError, ValueError):
+            raise FileNotFoundError(
+                f'{filepath} does not exist: ContextShapes serves '
+                f'{PREFIX}://{{image,label}}/{{{",".join(SPLITS)}}}/<seed>/'
+                '<index>.png') from None
+        return cv2.imencode('.png', picture)[1].tobytes()
+
+    def get_text(self, filepath: str, encoding: str = 'utf-8') -> str:
+        """Raise: there is no text here."""
+        raise ValueError(f'{filepath} is a picture, not a text')

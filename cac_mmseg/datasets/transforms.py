@@ -1,0 +1,43 @@
+"""A transform that reads labels before a loss does."""
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmseg.registry import TRANSFORMS
+
+from .._checks import check_int
+
+
+@TRANSFORMS.register_module()
+class CheckLabels(BaseTransform):
+    """Refuse a label map with values that are no class, naming its file.
+
+    A loss fails on them without saying where, on a GPU with a device-side
+    assertion that ends the process. To be used after ``LoadAnnotations``,
+    where labels are 0 .. num_classes - 1 or 255 (ignored).
+
+    Args:
+        num_classes: Number of classes.
+
+    Raises:
+        ValueError: With the file and the values.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = check_int('num_classes', num_classes)
+
+    def transform(self, results: dict) -> dict:
+        """Return ``results`` unchanged."""
+        counts = np.bincount(results['gt_seg_map'].ravel(), minlength=256)
+        wrong = np.flatnonzero(counts[self.num_classes:255]) + self.num_classes
+        if len(wrong):
+            shift = ' (after reduce_zero_label)' * bool(
+                results.get('reduce_zero_label'))
+            raise ValueError(
+                f'label map {results.get("seg_map_path")} has the values '
+                f'{wrong.tolist()}{shift}, but labels are 0 to '
+                f'{self.num_classes - 1}, or 255 to ignore a pixel. Convert '
+                "it as mmseg's guide for the data set says, and see that "
+                'reduce_zero_label fits it')
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(num_classes={self.num_classes})'

@@ -1,0 +1,93 @@
+"""Errors in one readable line for what fails deep inside, late or silently."""
+from typing import List, Optional
+
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import Runner
+from mmengine.runner.checkpoint import CheckpointLoader
+from mmseg.registry import HOOKS
+
+
+@HOOKS.register_module()
+class PreflightHook(Hook):
+    """Check pretrained weights before training, and checkpoints before tests.
+
+    Raises:
+        RuntimeError: Before training, if the weights that a module starts
+            from cannot be loaded; mmengine raises from deep inside.
+        ValueError: Before a test, if the checkpoint does not fit the model,
+            which mmengine reports as a warning and goes on. In training, where
+            ``load_from`` may leave out a classifier on purpose, it stays one.
+    """
+
+    def __init__(self) -> None:
+        self.misfits: List[str] = []
+
+    def before_run(self, runner: Runner) -> None:
+        # built for training only, and before weights are initialised
+        if not isinstance(runner.optim_wrapper,
+                          (OptimWrapper, OptimWrapperDict)):
+            return
+        for name, module in runner.model.named_modules():
+            init_cfg = getattr(module, 'init_cfg', None)
+            if isinstance(init_cfg,
+                          dict) and init_cfg.get('type') == 'Pretrained':
+                _check_weights(_plain(name), init_cfg['checkpoint'])
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        theirs = {
+            _plain(name): tuple(value.shape)
+            for name, value in checkpoint.get('state_dict',
+                                              checkpoint).items()
+        }
+        self.misfits = []
+        for name, value in runner.model.state_dict().items():
+            name, shape = _plain(name), tuple(value.shape)
+            if name not in theirs:
+                # an auxiliary head serves training only, a count nothing here
+                if not name.startswith('auxiliary_head') and not name.endswith(
+                        'num_batches_tracked'):
+                    self.misfits.append(f'{name} is missing')
+            elif theirs[name] != shape:
+                self.misfits.append(f'{name} is {theirs[name]}, not {shape}')
+                if name == 'decode_head.conv_seg.weight' and theirs[name][
+                        0] != shape[0]:
+                    self.misfits.insert(
+                        0, f'it predicts {theirs[name][0]} classes and the '
+                        f'config asks for {shape[0]}')
+
+    def before_train(self, runner: Runner) -> None:
+        self.misfits = []  # to train on is a way to make it fit
+
+    def before_val(self, runner: Runner) -> None:
+        self.before_test(runner)
+
+    def before_test(self, runner: Runner) -> None:
+        if self.misfits:
+            raise ValueError(
+                f'checkpoint {runner.cfg.get("load_from")!r} does not fit the '
+                f'model of the config in {len(self.misfits)} places: '
+                f'{"; ".join(self.misfits[:4])}. Test it with the config that '
+                'it was trained with')
+
+
+def _check_weights(name: str, checkpoint: str) -> None:
+    """Load once; mmengine keeps what it downloads."""
+    message: Optional[str] = None
+    try:
+        CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    except Exception as error:  # of urllib, pickle, zipfile, torch, ...
+        # the first line says it, others are advice on pickles
+        first = (str(error).splitlines() or [''])[0]
+        message = f'{type(error).__name__}: {first}'
+    if message is not None:
+        raise RuntimeError(
+            f'the pretrained weights {checkpoint!r} of {name} cannot be '
+            f'loaded ({message}). Without a network give a file, '
+            '--cfg-options model.pretrained=FILE, or train from scratch, '
+            '--cfg-options model.pretrained=None')
+
+
+def _plain(name: str) -> str:
+    """Without the prefix of a DDP or test-time augmentation wrapper."""
+    return name[len('module.'):] if name.startswith('module.') else name

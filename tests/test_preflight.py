@@ -1,0 +1,127 @@
+"""Errors that a user can read, in place of deep or silent ones."""
+import re
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from test_mim import MIM, SHORT, mim
+
+from cac_mmseg import CheckLabels
+
+
+def fails(command, *arguments, cwd):
+    """Run mim, which has to fail, and return its last error line."""
+    run = subprocess.run([MIM, command, 'mmsegmentation', *arguments],
+                         cwd=cwd,
+                         text=True,
+                         capture_output=True,
+                         timeout=600)
+    assert run.returncode != 0, run.stdout[-2000:]
+    return [
+        line for line in run.stderr.splitlines()
+        if re.match(r'\w+Error: ', line)
+    ][-1]
+
+
+@pytest.mark.parametrize('weights, words', [
+    ('missing.pth', 'can not be found'),
+    ('garbage.pth', 'garbage.pth'),
+    ('http://127.0.0.1:9/weights.pth', 'Connection refused'),
+])
+def test_weights_that_cannot_be_loaded(tmp_path, configs, weights, words):
+    (tmp_path / 'garbage.pth').write_bytes(b'not a checkpoint')
+    message = fails(
+        'train',
+        configs / 'cac_r18_contextshapes.py',
+        '--cfg-options',
+        *SHORT,
+        f'model.pretrained={weights}',
+        cwd=tmp_path)
+    assert message.startswith('RuntimeError: the pretrained weights')
+    assert words in message and weights in message
+    assert 'model.pretrained=FILE' in message
+    assert 'model.pretrained=None' in message
+
+
+def test_a_checkpoint_of_another_class_count(tmp_path, configs):
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+    cfg = Config.fromfile(configs / 'cac_r18_contextshapes.py')
+    init_default_scope('mmseg')
+    cfg.model.decode_head.update(num_classes=7)
+    cfg.model.decode_head.loss_decode.pop('class_weight')
+    torch.save(
+        dict(state_dict=MODELS.build(cfg.model).state_dict(), meta=dict()),
+        tmp_path / 'seven.pth')
+    message = fails(
+        'test',
+        configs / 'cac_r18_contextshapes.py',
+        '--checkpoint',
+        'seven.pth',
+        '--cfg-options',
+        *SHORT,
+        cwd=tmp_path)
+    assert message.startswith('ValueError: checkpoint')
+    assert 'seven.pth' in message
+    assert 'predicts 7 classes and the config asks for 4' in message
+
+
+def test_a_checkpoint_of_another_head(tmp_path, configs):
+    torch.save(
+        dict(state_dict={'decode_head.conv_seg.bias': torch.zeros(4)}),
+        tmp_path / 'other.pth')
+    message = fails(
+        'test',
+        configs / 'fcn_r18_contextshapes.py',
+        '--checkpoint',
+        'other.pth',
+        '--cfg-options',
+        *SHORT,
+        cwd=tmp_path)
+    assert 'backbone.conv1.weight is missing' in message
+
+
+def test_fine_tuning_may_leave_out_a_classifier(tmp_path, configs):
+    """load_from with other classes trains, and validates afterwards."""
+    torch.save(
+        dict(state_dict={'decode_head.conv_seg.bias': torch.zeros(9)}),
+        tmp_path / 'other.pth')
+    output = mim(
+        'train',
+        configs / 'fcn_r18_contextshapes.py',
+        '--cfg-options',
+        *SHORT,
+        'load_from=other.pth',
+        cwd=tmp_path)
+    assert 'size mismatch for decode_head.conv_seg.bias' in output
+    assert 'val mIoU' in output
+
+
+def results(values, **more):
+    return dict(
+        gt_seg_map=np.array([values], np.uint8),
+        seg_map_path='labels/a.png',
+        **more)
+
+
+def test_labels_in_range_pass():
+    check = CheckLabels(num_classes=4)
+    given = results([0, 3, 255])
+    assert check(given) is given
+
+
+@pytest.mark.parametrize('values, wrong', [([0, 4], '[4]'),
+                                           ([254, 9, 9, 255], '[9, 254]')])
+def test_labels_out_of_range_are_named_with_their_file(values, wrong):
+    with pytest.raises(ValueError, match='labels/a.png') as info:
+        CheckLabels(num_classes=4)(results(values, reduce_zero_label=True))
+    assert f'the values {wrong} (after reduce_zero_label)' in str(info.value)
+    assert '0 to 3' in str(info.value)
+
+
+@pytest.mark.parametrize('value', [0, '4', None])
+def test_bad_num_classes_is_named(value):
+    with pytest.raises((TypeError, ValueError), match='num_classes'):
+        CheckLabels(num_classes=value)
