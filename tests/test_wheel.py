@@ -1,0 +1,132 @@
+"""The wheel in an environment of its own, used from an empty folder."""
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+
+import pytest
+from conftest import ROOT
+from test_configs import NAMES
+from test_mim import SHORT
+
+import cac_mmseg
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('wheel')
+    source = folder / 'source'  # a build leaves files beside the sources
+    subprocess.run(['git', 'clone', '-q', ROOT, source], check=True)
+    changed = subprocess.run(['git', 'diff', 'HEAD', '--binary'],
+                             cwd=ROOT,
+                             check=True,
+                             capture_output=True).stdout
+    if changed:
+        subprocess.run(['git', 'apply'], cwd=source, input=changed, check=True)
+    subprocess.run([
+        sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', folder,
+        source
+    ],
+                   check=True)
+    return next(folder.glob('*.whl'))
+
+
+@pytest.mark.slow
+def test_holds_every_config_once_as_a_file(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    for name in NAMES:
+        assert names.count(f'cac_mmseg/.mim/configs/{name}.py') == 1
+    assert 'cac_mmseg/.mim/model-index.yml' in names
+    assert {name.split('/')[0]
+            for name in names} == {
+                'cac_mmseg', f'cacnet_mmseg-{cac_mmseg.__version__}.dist-info'
+            }
+    assert not any('entry_points' in name for name in names)
+
+
+@pytest.fixture(scope='module')
+def run(wheel, tmp_path_factory):
+    """Run a command of a new environment in an empty folder."""
+    root = tmp_path_factory.mktemp('venv')
+    venv.create(root, with_pip=True)
+    pins = [
+        line for line in (ROOT / 'requirements.txt').read_text().splitlines()
+        if '==' in line
+    ]
+    subprocess.run([root / 'bin/pip', 'install', '-q', *pins, wheel],
+                   check=True)
+    cwd = tmp_path_factory.mktemp('empty')
+    environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+
+    def run(command, *arguments):
+        done = subprocess.run([root / 'bin' / command, *arguments],
+                              cwd=cwd,
+                              env=environment,
+                              text=True,
+                              stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
+        assert done.returncode == 0, done.stdout[-3000:]
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.slow
+def test_mim_lists_and_finds_it(run):
+    assert f'cacnet-mmseg          {cac_mmseg.__version__}' in run(
+        'mim', 'list')
+    found = run('mim', 'search', 'cacnet-mmseg')
+    for name in NAMES:
+        assert f'config id: {name.split("/")[-1]}\n' in found
+    found = run('mim', 'search', 'cacnet-mmseg', '--dataset', 'CamVid')
+    assert 'cac_r50_camvid' in found and 'cityscapes' not in found
+
+
+@pytest.mark.slow
+def test_trains_and_tests_by_config_name(run):
+    name = 'cac_r18_contextshapes.py'
+    output = run('mim', 'train', 'cacnet-mmseg', name, '--cfg-options', *SHORT)
+    assert 'Training finished successfully' in output
+    output = run('mim', 'test', 'cacnet-mmseg', name, '--checkpoint',
+                 'work_dirs/cac_r18_contextshapes/iter_6.pth', '--cfg-options',
+                 *SHORT)
+    assert 'Testing finished successfully' in output
+
+
+@pytest.mark.slow
+def test_a_users_config_inherits_from_an_installed_one(run):
+    run(
+        'python', '-c', 'open("mine.py", "w").write("_base_ = '
+        '__import__(\'cac_mmseg\').config_path(\'cac_r18_contextshapes\')\\n'
+        'model = dict(decode_head=dict(num_heads=2))\\n")')
+    output = run('mim', 'train', 'mmsegmentation', 'mine.py', '--cfg-options',
+                 *SHORT)
+    assert 'num_heads=2' in output and 'finished successfully' in output
+
+
+def test_config_path():
+    path = cac_mmseg.config_path('cac_r101_cityscapes')
+    assert os.path.samefile(path, ROOT / 'configs/cac_r101_cityscapes.py')
+    assert cac_mmseg.config_path(
+        'ablations/cac_r50_pcontext59_k5.py').endswith(
+            'ablations/cac_r50_pcontext59_k5.py')
+    with pytest.raises(ValueError, match='cac_r101_cityscapes') as info:
+        cac_mmseg.config_path('cac_r101_cityscape')
+    assert 'cac_r101_cityscape' in str(info.value)
+
+
+def test_the_model_index_names_every_config():
+    from mmengine.fileio import load
+    index = load(ROOT / 'model-index.yml')
+    models = [
+        model for path in index['Import']
+        for model in load(ROOT / path)['Models']
+    ]
+    assert sorted(model['Config']
+                  for model in models) == sorted(f'configs/{name}.py'
+                                                 for name in NAMES)
+    for model in models:
+        assert model['Config'].endswith(f'{model["Name"]}.py')
+        assert 'Results' not in model, 'not measured'
