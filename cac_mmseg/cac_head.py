@@ -3,14 +3,13 @@ from typing import Any, List, Sequence, Tuple
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor
 
 from ._checks import check_batch_norm, check_bool, check_feature_map, check_int
-from .cac_module import CaCModule  # noqa: F401 registers the default
+from .cac_module import CaCModule, predict_side_by_side
 
 
 @MODELS.register_module()
@@ -101,21 +100,54 @@ class CaCHead(BaseDecodeHead):
 
     def _forward_feature(self, inputs: Sequence[Tensor]) -> Tensor:
         """Return what is classified: (B, (heads + pool) * channels, H, W)."""
+        maps = self._forward_branches(inputs)
+        return torch.cat([one.expand_as(maps[0]) for one in maps], dim=1)
+
+    def _forward_branches(self, inputs: Sequence[Tensor]) -> List[Tensor]:
+        """Return its parts: (B, channels, H, W), the pooled one 1 x 1."""
         features = self._transform_inputs(inputs)
         check_feature_map(features, self.in_channels)
         x = self.reduction(features)  # [b, c, h, w]
-        maps: List[Tensor] = [module(x) for module in self.cac_modules]
+        if type(self.cac_modules[0]) is CaCModule:
+            maps = [
+                module(x, kernels) for module, kernels in zip(
+                    self.cac_modules, predict_side_by_side(
+                        self.cac_modules, x))
+            ]
+        else:
+            maps = [module(x) for module in self.cac_modules]
         if self.global_pool:
-            maps.append(self._pool(features).expand_as(x))
-        return torch.cat(maps, dim=1)
+            maps.append(self._pool(features))
+        return maps
 
     def _pool(self, features: Tensor) -> Tensor:
         """Return the globally pooled branch, (B, channels, 1, 1)."""
-        pooled = F.adaptive_avg_pool2d(features, 1)
+        # the gradient of a sum is an expanded view, that of a mean a whole map
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        total = features.sum((2, 3), keepdim=True, dtype=dtype)
+        pooled = (total / features[0, 0].numel()).to(features.dtype)
         check_batch_norm(self.pool_conv.norm, pooled,
                          'the globally pooled branch', 'global_pool=False')
         return self.pool_conv(pooled)
 
+    def _classify(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return ``cls_seg`` of the concatenated maps, which is never made.
+
+        A 1x1 convolution of concatenated maps is the sum of one of each, and
+        of the pooled branch, the same at all positions, one is enough. Dropout
+        of a channel is dropout of its column of the weights.
+        """
+        b, _, h, w = maps[0].shape
+        weight = self.conv_seg.weight.flatten(1)  # [k, c of all maps]
+        keep = weight.new_ones(b, weight.shape[1], 1, 1)
+        if self.dropout is not None:
+            keep = self.dropout(keep)
+        weight = weight * keep.flatten(1).unsqueeze(1)  # [b, k, c of all maps]
+        logits = sum(
+            part @ one.flatten(2)
+            for part, one in zip(weight.split(self.channels, 2), maps))
+        return (logits + self.conv_seg.bias[:, None]).view(b, -1, h, w)
+
     def forward(self, inputs: Tuple[Tensor, ...]) -> Tensor:
         """Map the backbone's features to logits, (B, classes, H, W)."""
-        return self.cls_seg(self._forward_feature(inputs))
+        return self._classify(self._forward_branches(inputs))

@@ -1,6 +1,7 @@
 """CaCModule: the parameters of one context-adaptive convolution."""
-from typing import Sequence
+from typing import List, Optional, Sequence
 
+import torch
 import torch.nn as nn
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from ._checks import (check_batch_norm, check_bool, check_dilations,
                       check_feature_map, check_int, check_kernel_size)
-from .functional import predict_kernels, reweight
+from .functional import apply_keys, predict_kernels, reweight
+from .ops import pool_queries
 
 # An eps of 1e-5 beside the variance of the paper's sums over N positions is
 # one of 1e-5 / N^2 beside that of means: 1e-12 at N = 45 * 60. The usual 1e-5
@@ -107,9 +109,14 @@ class CaCModule(KernelModule):
         self.query = nn.Conv2d(c, self.sets * taps, 1)
         self.key = nn.Conv2d(c, self.sets * c, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map X (B, C, H, W) to Y = X * W of the same shape."""
-        return reweight(x, self.predict_kernels(x), self.dilations)
+    def forward(self, x: Tensor, kernels: Optional[Tensor] = None) -> Tensor:
+        """Map X (B, C, H, W) to Y = X * W of the same shape.
+
+        ``kernels`` are those of X, where they have been predicted already.
+        """
+        if kernels is None:
+            kernels = self.predict_kernels(x)
+        return reweight(x, kernels, self.dilations)
 
     def predict_kernels(self, x: Tensor) -> Tensor:
         """Predict the normalised kernels, (B, G, C, s, s), for X."""
@@ -120,3 +127,23 @@ class CaCModule(KernelModule):
                                   self.key.weight.view(-1, c, c),
                                   self.key.bias.view(-1, c), self.kernel_size)
         return self.normalise(kernels)
+
+
+def predict_side_by_side(modules: Sequence[CaCModule],
+                         x: Tensor) -> List[Tensor]:
+    """Return ``[module.predict_kernels(x) for module in modules]``.
+
+    All queries are stacked, so that X is read once for all modules.
+    """
+    c = modules[0].in_channels
+    rows = [module.query.out_channels for module in modules]
+    pooled, mean = pool_queries(
+        x, torch.cat([module.query.weight.view(-1, c) for module in modules]),
+        torch.cat([module.query.bias for module in modules]))
+    return [
+        module.normalise(
+            apply_keys(*gathered, module.key.weight.view(-1, c, c),
+                       module.key.bias.view(-1, c), module.kernel_size))
+        for module, *gathered in zip(modules, pooled.split(rows, 1),
+                                     mean.split(rows, 1))
+    ]

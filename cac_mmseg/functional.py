@@ -7,13 +7,11 @@ Notation, as in the paper: ``B`` images, ``C`` channels, ``N = H * W``
 positions, ``G`` kernel sets, ``s`` the kernel size. A feature map X is
 (B, C, H, W); X' is the same with the positions flattened.
 """
-from contextlib import nullcontext
-from typing import ContextManager, Sequence
+from typing import Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from . import ops
 from ._checks import (check_dilations, check_feature_map, check_kernel_size,
                       check_operand)
 
@@ -54,6 +52,7 @@ def predict_kernels(x: Tensor, query_weight: Tensor, query_bias: Tensor,
         TypeError, ValueError: naming the argument that does not fit.
 
     Example:
+        >>> import torch
         >>> x = torch.rand(2, 8, 16, 32)
         >>> kernels = predict_kernels(
         ...     x, torch.rand(27, 8), torch.rand(27), torch.rand(3, 8, 8),
@@ -71,18 +70,30 @@ def predict_kernels(x: Tensor, query_weight: Tensor, query_bias: Tensor,
                   (sets * taps, c), x)
     check_operand('query_bias', query_bias, '(G * s * s,)', (sets * taps, ), x)
 
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    with _no_autocast(x):
-        x = x.flatten(2).to(dtype)  # [b, c, n]
-        queries = query_weight.to(dtype) @ x  # [b, g * taps, n]
-        queries = queries + query_bias.to(dtype)[:, None]
-        pooled = queries @ x.transpose(1, 2) / (h * w)  # [b, g * taps, c]
-        pooled = pooled.unflatten(1, (sets, taps))
-        mean = queries.mean(2).view(b, sets, 1, taps)
-        # [b, g, c, taps]: key_weight applied to what the queries gathered
-        kernels = key_weight.to(dtype) @ pooled.transpose(2, 3)
-        kernels = kernels + key_bias.to(dtype)[..., None] * mean
+    pooled, mean = ops.pool_queries(x, query_weight, query_bias)
+    return apply_keys(pooled, mean, key_weight, key_bias, kernel_size)
+
+
+def apply_keys(pooled: Tensor, mean: Tensor, key_weight: Tensor,
+               key_bias: Tensor, kernel_size: int) -> Tensor:
+    """Turn what the queries gathered into kernels, (B, G, C, s, s).
+
+    The second half of :func:`predict_kernels`, for modules that share the
+    first. Arguments: pooled (B, G * s * s, C) and mean (B, G * s * s) of
+    :func:`cac_mmseg.ops.pool_queries`; key_weight, key_bias, kernel_size, as
+    above, and not checked.
+    """
+    b, sets = pooled.shape[0], key_weight.shape[0]
+    with ops.no_autocast(pooled):
+        # images beside their taps, so that key_weight is not repeated
+        columns = pooled.unflatten(1, (sets, -1)).permute(1, 3, 0, 2)
+        kernels = key_weight.to(pooled.dtype) @ columns.flatten(2)
+        bias = key_bias.to(pooled.dtype)[:, :, None, None]
+        means = mean.unflatten(1, (sets, -1)).transpose(0, 1)[:, None]
+        # [g, c, b, taps]
+        kernels = kernels.unflatten(2, (b, -1)) + bias * means
     kernels = kernels.to(key_weight.dtype)
+    kernels = kernels.permute(2, 0, 1, 3)
     return kernels.unflatten(3, (kernel_size, kernel_size))
 
 
@@ -109,6 +120,7 @@ def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
         TypeError, ValueError: naming the argument that does not fit.
 
     Example:
+        >>> import torch
         >>> x, kernels = torch.rand(2, 8, 16, 32), torch.zeros(2, 3, 8, 3, 3)
         >>> bool((reweight(x, kernels, (1, 3, 5)) == 1.5 * x).all())
         True
@@ -127,24 +139,4 @@ def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
             f'kernels holds {sets} sets, but dilations {dilations} needs '
             f'{len(dilations)} (one each) or 1 (shared by all)')
 
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    with _no_autocast(x):
-        # images are moved beside their channels: one group per kernel
-        grouped = x.reshape(1, b * c, h, w).to(dtype)
-        weights = sum(
-            F.conv2d(
-                grouped,
-                # a single set serves every dilation
-                kernels[:, i % sets].reshape(b * c, 1, s, s).to(dtype),
-                padding=dilation * (s // 2),
-                dilation=dilation,
-                groups=b * c).sigmoid()
-            for i, dilation in enumerate(dilations))
-        return (x * weights.view(b, c, h, w)).to(x.dtype)
-
-
-def _no_autocast(x: Tensor) -> ContextManager:
-    """Autocast would run the sums over positions in float16: overflow."""
-    if x.is_meta:  # has no autocast
-        return nullcontext()
-    return torch.autocast(x.device.type, enabled=False)
+    return ops.reweight(x, kernels, dilations)

@@ -1,0 +1,144 @@
+"""The two operations that touch a whole feature map, with their backward.
+
+Each saves its inputs alone and recomputes the rest, so that what a training
+step keeps is the feature map it has anyway. They are registered as custom
+operators, which ``torch.compile``, ``torch.export`` and autocast treat as any
+other.
+
+Which implementation runs:
+
+- :mod:`.plain` while a graph is exported to ONNX, which knows no custom
+  operators, and with a torch before 2.4, which cannot register them;
+- :mod:`.triton_kernels` for :func:`reweight` on a GPU, if the environment sets
+  ``CAC_MMSEG_TRITON=1``. Not by default, as their speed on a GPU has not been
+  measured yet;
+- :mod:`.eager` otherwise.
+"""
+import os
+from contextlib import nullcontext
+from types import ModuleType
+from typing import Any, ContextManager, List, Sequence, Tuple
+
+import torch
+from torch import Tensor
+
+from . import eager, plain
+
+__all__ = ['pool_queries', 'reweight']
+
+
+def pool_queries(x: Tensor, query_weight: Tensor,
+                 query_bias: Tensor) -> Tuple[Tensor, Tensor]:
+    r"""Gather what each query sees: :math:`Q X'^T / N` and :math:`\bar Q`.
+
+    Args:
+        x: Feature map X, (B, C, H, W).
+        query_weight: (R, C), one row per query.
+        query_bias: (R,).
+
+    Returns:
+        (B, R, C) and (B, R), in float32 at least.
+    """
+    with no_autocast(x):
+        if _is_plain():
+            return plain.pool_queries(x, query_weight, query_bias)
+        return torch.ops.cac_mmseg.pool_queries(x, query_weight, query_bias)
+
+
+def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
+    """See :func:`cac_mmseg.functional.reweight`; nothing is checked here."""
+    with no_autocast(x):
+        if _is_plain():
+            return plain.reweight(x, kernels, dilations)
+        return torch.ops.cac_mmseg.reweight(x, kernels, dilations)
+
+
+def no_autocast(x: Tensor) -> ContextManager:
+    """Autocast would run the sums over positions in float16: overflow."""
+    if x.is_meta:  # has no autocast
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def _is_plain() -> bool:
+    return (not hasattr(torch.library, 'custom_op')
+            or torch.onnx.is_in_onnx_export())
+
+
+def _implementation(x: Tensor) -> ModuleType:
+    if x.is_cuda and os.environ.get('CAC_MMSEG_TRITON') == '1':
+        from . import triton_kernels  # Triton is not there on every machine
+        return triton_kernels
+    return eager
+
+
+def _register() -> None:
+
+    def operator(function: Any) -> Any:
+        name = f'cac_mmseg::{function.__name__}'
+        return torch.library.custom_op(name, function, mutates_args=())
+
+    def pool_queries(x: Tensor, query_weight: Tensor,
+                     query_bias: Tensor) -> Tuple[Tensor, Tensor]:
+        return eager.pool_queries(x, query_weight, query_bias)
+
+    def pool_queries_backward(
+            grad_pooled: Tensor, grad_mean: Tensor, x: Tensor,
+            query_weight: Tensor,
+            query_bias: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        with no_autocast(x):
+            return eager.pool_queries_backward(grad_pooled, grad_mean, x,
+                                               query_weight, query_bias)
+
+    def reweight(x: Tensor, kernels: Tensor, dilations: List[int]) -> Tensor:
+        return _implementation(x).reweight(x, kernels, dilations)
+
+    def reweight_backward(grad: Tensor, x: Tensor, kernels: Tensor,
+                          dilations: List[int]) -> Tuple[Tensor, Tensor]:
+        with no_autocast(x):
+            return _implementation(x).reweight_backward(
+                grad, x, kernels, dilations)
+
+    pool_queries, pool_queries_backward, reweight, reweight_backward = map(
+        operator,
+        (pool_queries, pool_queries_backward, reweight, reweight_backward))
+
+    @pool_queries.register_fake
+    def _(x: Tensor, query_weight: Tensor,
+          query_bias: Tensor) -> Tuple[Tensor, Tensor]:
+        b, c, r = x.shape[0], x.shape[1], query_weight.shape[0]
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return (x.new_empty((b, r, c), dtype=dtype),
+                x.new_empty((b, r), dtype=dtype))
+
+    @pool_queries_backward.register_fake
+    def _(grad_pooled: Tensor, grad_mean: Tensor, *inputs: Tensor) -> Any:
+        return tuple(map(torch.empty_like, inputs))
+
+    @reweight.register_fake
+    def _(x: Tensor, kernels: Tensor, dilations: List[int]) -> Tensor:
+        return torch.empty_like(x)
+
+    @reweight_backward.register_fake
+    def _(grad: Tensor, x: Tensor, kernels: Tensor,
+          dilations: List[int]) -> Tuple[Tensor, Tensor]:
+        return torch.empty_like(x), torch.empty_like(kernels)
+
+    def save_tensors(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    def save_reweight(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+        *tensors, ctx.dilations = inputs
+        ctx.save_for_backward(*tensors)
+
+    pool_queries.register_autograd(
+        lambda ctx, *grads: pool_queries_backward(*grads, *ctx.saved_tensors),
+        setup_context=save_tensors)
+    reweight.register_autograd(
+        lambda ctx, grad:
+        (*reweight_backward(grad, *ctx.saved_tensors, ctx.dilations), None),
+        setup_context=save_reweight)
+
+
+if hasattr(torch.library, 'custom_op'):  # torch >= 2.4
+    _register()

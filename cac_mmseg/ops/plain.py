@@ -1,0 +1,43 @@
+"""Both operations as standard, differentiable PyTorch calls.
+
+What the custom operators are replaced by where they cannot go: in an exported
+ONNX graph, and with a torch that cannot register them. Every call here takes
+batch, height and width as they come, so an exported graph keeps them dynamic;
+a grouped convolution would fix the batch in its number of groups.
+"""
+from typing import Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pool_queries(x: Tensor, query_weight: Tensor,
+                 query_bias: Tensor) -> Tuple[Tensor, Tensor]:
+    """See :func:`cac_mmseg.ops.pool_queries`."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    x = x.to(dtype).flatten(2)  # [b, c, n]
+    queries = query_weight.to(dtype) @ x + query_bias.to(dtype)[:, None]
+    return queries @ x.transpose(1, 2) / x.shape[2], queries.mean(2)
+
+
+def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
+    """See :func:`cac_mmseg.functional.reweight`."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    h, w = x.shape[2:]
+    sets, s = kernels.shape[1], kernels.shape[4]
+    margin = max(dilations) * (s // 2)
+    wide = x.to(dtype)
+    padded = F.pad(wide, (margin, ) * 4)
+    taps = kernels.to(dtype).flatten(3)[..., None, None]  # [b, g, c, t, 1, 1]
+    weights = 0
+    for i, dilation in enumerate(dilations):
+        response = 0
+        for t in range(s * s):
+            top, left = (margin + dilation * (j - s // 2)
+                         for j in divmod(t, s))
+            response = response + (
+                padded[:, :, top:top + h, left:left + w] *
+                taps[:, i % sets, :, t])
+        weights = weights + response.sigmoid()
+    return (wide * weights).to(x.dtype)
