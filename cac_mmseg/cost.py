@@ -1,6 +1,6 @@
 """What a re-weighting costs: parameters, multiply-adds, saved activations."""
 import math
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 import torch
 import torch.nn as nn
@@ -79,10 +79,29 @@ def _multiply_adds(module: nn.Module, shape: Tuple[int, ...]) -> int:
         positions = shape[2] * shape[3]
         uses = positions * len(module.dilations) // module.sets
         return math.prod(module.shape) * (shape[1] + uses)
-    inputs = (torch.empty(shape), )
-    analyzer = FlopAnalyzer(module.to_empty(device='cpu').eval(), inputs)
+    return multiply_adds(module.to_empty(device='cpu'), torch.empty(shape))
+
+
+def multiply_adds(module: nn.Module, inputs: Any) -> int:
+    """Multiply-adds of a forward in evaluation, by mmengine's analysis."""
+    analyzer = FlopAnalyzer(module.eval(), (inputs, ))
+    analyzer.set_op_handle('cac_mmseg::pool_queries', _of_pool_queries)
+    analyzer.set_op_handle('cac_mmseg::reweight', _of_reweight)
     analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     return analyzer.total()
+
+
+def _of_pool_queries(inputs: List[Any], outputs: List[Any]) -> int:
+    """The queries, and their products with X."""
+    x, weight = (value.type().sizes() for value in inputs[:2])
+    return 2 * math.prod(x) * weight[0]
+
+
+def _of_reweight(inputs: List[Any], outputs: List[Any]) -> int:
+    """A depth-wise convolution for each dilation."""
+    x, kernels = (value.type().sizes() for value in inputs[:2])
+    branches = len([*inputs[2].node().inputs()])
+    return math.prod(x) * branches * kernels[3] * kernels[4]
 
 
 def table(channels: int, height: int, width: int) -> str:

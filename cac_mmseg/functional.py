@@ -92,8 +92,8 @@ def apply_keys(pooled: Tensor, mean: Tensor, key_weight: Tensor,
         means = mean.unflatten(1, (sets, -1)).transpose(0, 1)[:, None]
         # [g, c, b, taps]
         kernels = kernels.unflatten(2, (b, -1)) + bias * means
-    kernels = kernels.to(key_weight.dtype)
-    kernels = kernels.permute(2, 0, 1, 3)
+    # compiled batch normalisation expects the strides to be the usual ones
+    kernels = kernels.to(key_weight.dtype).permute(2, 0, 1, 3).contiguous()
     return kernels.unflatten(3, (kernel_size, kernel_size))
 
 

@@ -9,7 +9,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from cac_mmseg import CaCHead
-from cac_mmseg.cac_module import KERNEL_NORM_EPS
+from cac_mmseg.cac_module import KERNEL_NORM_EPS, predict_side_by_side
 
 BN = dict(type='BN', requires_grad=True)
 
@@ -43,6 +43,35 @@ def test_head_is_reduction_modules_pool_and_classifier(num_heads, global_pool):
     expected = torch.nn.functional.conv2d(
         torch.cat(maps, 1), head.conv_seg.weight, head.conv_seg.bias)
     torch.testing.assert_close(head([features]), expected)
+
+
+@pytest.mark.parametrize('num_heads', [1, 3])
+@pytest.mark.parametrize('global_pool', [True, False])
+def test_classifier_is_cls_seg_of_the_concatenation(num_heads, global_pool):
+    """The same channels dropped too, as the same numbers are drawn."""
+    head = make_head(
+        num_heads=num_heads, global_pool=global_pool, dropout_ratio=0.5)
+    features = torch.randn(2, 12, 6, 7)
+    for mode in (True, False):
+        head.train(mode)
+        results = []
+        for forward in (
+                head,
+                lambda inputs: head.cls_seg(head._forward_feature(inputs))):
+            torch.manual_seed(0)
+            logits = forward([features])
+            results.append((logits, *torch.autograd.grad(
+                logits.square().sum(), [*head.parameters()])))
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+def test_heads_share_a_pass_over_x_and_nothing_else():
+    head = make_head(num_heads=3).double()
+    x = torch.randn(2, 8, 6, 7, dtype=torch.float64)
+    stacked = predict_side_by_side(head.cac_modules, x)
+    for module, kernels in zip(head.cac_modules, stacked):
+        torch.testing.assert_close(kernels, module.predict_kernels(x))
+        torch.testing.assert_close(module(x, kernels), module(x))
 
 
 def test_state_dict_names_are_a_promise():

@@ -20,15 +20,6 @@ TOLERANCE = {
 }
 
 
-@pytest.fixture(autouse=True)
-def fresh_inputs(record_property):
-    """Other random inputs on each run, with the seed in the report."""
-    seed = torch.seed() % 2**32
-    torch.manual_seed(seed)
-    record_property('seed', seed)
-    print(f'torch.manual_seed({seed})')
-
-
 def make_weights(c, s, sets, dtype=torch.float64):
     scale = c**-0.5
     return (torch.randn(sets * s * s, c, dtype=dtype) * scale,

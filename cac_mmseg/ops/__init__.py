@@ -108,8 +108,8 @@ def _register() -> None:
           query_bias: Tensor) -> Tuple[Tensor, Tensor]:
         b, c, r = x.shape[0], x.shape[1], query_weight.shape[0]
         dtype = torch.promote_types(x.dtype, torch.float32)
-        return (x.new_empty((b, r, c), dtype=dtype),
-                x.new_empty((b, r), dtype=dtype))
+        return (x.new_empty((b, r, c),
+                            dtype=dtype), x.new_empty((b, r), dtype=dtype))
 
     @pool_queries_backward.register_fake
     def _(grad_pooled: Tensor, grad_mean: Tensor, *inputs: Tensor) -> Any:

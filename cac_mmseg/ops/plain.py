@@ -34,8 +34,8 @@ def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
     for i, dilation in enumerate(dilations):
         response = 0
         for t in range(s * s):
-            top, left = (margin + dilation * (j - s // 2)
-                         for j in divmod(t, s))
+            top, left = (
+                margin + dilation * (j - s // 2) for j in divmod(t, s))
             response = response + (
                 padded[:, :, top:top + h, left:left + w] *
                 taps[:, i % sets, :, t])

@@ -1,0 +1,204 @@
+"""Every implementation of the two operations, forward and backward."""
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cac_mmseg import CaCModule, ops
+from cac_mmseg.cost import saved_bytes
+from cac_mmseg.ops import eager, plain
+
+REGISTERED = torch.ops.cac_mmseg
+
+shapes = st.tuples(
+    st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(1, 9))
+dilation_sets = st.lists(st.integers(1, 12), min_size=1, max_size=3).map(tuple)
+layouts = st.sampled_from(['contiguous', 'channels_last', 'strided'])
+
+
+def laid_out(x, layout):
+    if layout == 'channels_last':
+        return x.contiguous(memory_format=torch.channels_last)
+    if layout == 'strided':
+        return x.transpose(2, 3).contiguous().transpose(2, 3)
+    return x
+
+
+def make_reweight(shape, s, dilations, shared, dtype):
+    b, c, h, w = shape
+    sets = 1 if shared else len(dilations)
+    x, grad = torch.randn(2, *shape).to(dtype)
+    return grad, x, torch.randn(b, sets, c, s, s).to(dtype), dilations
+
+
+def exact_reweight(grad, x, kernels, dilations):
+    """Y and both gradients, by autograd in float64."""
+    x, kernels = (t.double().clone().requires_grad_() for t in (x, kernels))
+    y = plain.reweight(x, kernels, dilations)
+    return (y, *torch.autograd.grad(y, (x, kernels), grad.double()))
+
+
+def assert_near(actual, expected, tolerance):
+    assert actual.shape == expected.shape
+    error = (actual.double() - expected).abs().max()
+    scale = expected.abs().max().clamp(min=1e-6)
+    assert error <= tolerance * scale, (error / scale).item()
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes, st.sampled_from([1, 3, 5]), dilation_sets, st.booleans(),
+       layouts, st.sampled_from([torch.float64, torch.float32]),
+       st.sampled_from([256, eager.BLOCK_BYTES]))
+def test_eager_reweight_is_the_gradient_of_the_plain_form(
+        shape, s, dilations, shared, layout, dtype, block_bytes):
+    """Whatever the blocks: a map each, some channels, some images, all."""
+    arguments = make_reweight(shape, s, dilations, shared, dtype)
+    expected = exact_reweight(*arguments)
+    grad, x, *rest = (arguments[0], laid_out(arguments[1],
+                                             layout), *arguments[2:])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eager, 'BLOCK_BYTES', block_bytes)
+        y = eager.reweight(x, *rest)
+        actual = (y, *eager.reweight_backward(grad, x, *rest))
+    for one, other in zip(actual, expected):
+        assert_near(one, other, 1e-10 if dtype == torch.float64 else 1e-5)
+    assert y.stride() == actual[1].stride() == torch.empty_like(x).stride()
+
+
+@settings(max_examples=40, deadline=None)
+@given(shapes, st.integers(1, 4), layouts,
+       st.sampled_from([torch.float64, torch.float32]))
+def test_eager_pool_queries_is_the_gradient_of_the_plain_form(
+        shape, rows, layout, dtype):
+    x = laid_out(torch.randn(shape, dtype=dtype), layout)
+    inputs = (x, torch.randn(rows, shape[1],
+                             dtype=dtype), torch.randn(rows, dtype=dtype))
+    exact = [t.double().clone().requires_grad_() for t in inputs]
+    expected = plain.pool_queries(*exact)
+    grads = [torch.randn(t.shape, dtype=dtype) for t in expected]
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-5
+    for one, other in zip(eager.pool_queries(*inputs), expected):
+        assert_near(one, other, tolerance)
+    expected = torch.autograd.grad(expected, exact,
+                                   [grad.double() for grad in grads])
+    actual = eager.pool_queries_backward(*grads, *inputs)
+    for one, other in zip(actual, expected):
+        assert_near(one, other, tolerance)
+    assert actual[0].stride() == torch.empty_like(x).stride()
+
+
+def before(x, kernels, dilations):
+    """Three grouped convolutions through autograd, as they used to be."""
+    b, c, h, w = x.shape
+    s = kernels.shape[4]
+    grouped = x.reshape(1, b * c, h, w)
+    weights = sum(
+        F.conv2d(
+            grouped,
+            kernels[:, i % kernels.shape[1]].reshape(b * c, 1, s, s),
+            padding=r * (s // 2),
+            dilation=r,
+            groups=b * c).sigmoid() for i, r in enumerate(dilations))
+    return x * weights.view(b, c, h, w)
+
+
+def test_results_at_full_size_are_those_of_grouped_convolutions():
+    x = torch.randn(2, 512, 32, 64).relu().requires_grad_()
+    kernels = torch.randn(2, 3, 512, 3, 3).requires_grad_()
+    grad = torch.randn_like(x)
+    outputs = []
+    for function in (ops.reweight, before):
+        y = function(x, kernels, (1, 3, 5))
+        outputs.append((y, *torch.autograd.grad(y, (x, kernels), grad)))
+    for ours, theirs in zip(*outputs):
+        assert_near(ours, theirs.double(), 1e-5)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_a_module_keeps_little_beside_its_input(dtype):
+    x = torch.randn(2, 512, 32, 64, dtype=dtype, requires_grad=True)
+    with torch.autocast('cpu', torch.bfloat16, dtype != torch.float32):
+        saved = saved_bytes(CaCModule(512), x)
+    assert saved <= 0.1 * x.numel() * x.element_size()
+
+
+def test_operators_are_registered_as_torch_asks():
+    """Schema, fake kernels, autograd, and what torch.compile makes of them."""
+    x = torch.randn(2, 3, 5, 4, requires_grad=True)
+    kernels = torch.randn(2, 2, 3, 3, 3, requires_grad=True)
+    weight, bias = (
+        torch.randn(shape, requires_grad=True) for shape in ((4, 3), (4, )))
+    channels_last = laid_out(x.detach(), 'channels_last').requires_grad_()
+    for x in (x, channels_last, x.detach().half().requires_grad_()):
+        torch.library.opcheck(REGISTERED.reweight, (x, kernels, [1, 2]))
+        torch.library.opcheck(REGISTERED.pool_queries, (x, weight, bias))
+        with torch.no_grad():
+            y = torch.randn_like(x)
+            pooled = torch.randn(2, 4, 3), torch.randn(2, 4)
+            torch.library.opcheck(REGISTERED.reweight_backward,
+                                  (y, x, kernels, [1, 2]))
+            torch.library.opcheck(REGISTERED.pool_queries_backward,
+                                  (*pooled, x, weight, bias))
+
+
+def test_module_compiles_to_one_graph():
+    module = CaCModule(8)
+    compiled = torch.compile(module, fullgraph=True, backend='aot_eager')
+    for size in ((6, 7), (9, 5)):  # the second with dynamic sizes
+        x = torch.randn(2, 8, *size, requires_grad=True)
+        results = []
+        for forward in (module, compiled):
+            y = forward(x)
+            results.append((y, *torch.autograd.grad(
+                y.square().sum(), [x, *module.parameters()])))
+        torch.testing.assert_close(results[1], results[0])
+
+
+def test_module_exports_with_dynamic_sizes():
+    module = CaCModule(8).eval()
+    batch, h, w = (torch.export.Dim(name, max=64) for name in 'bhw')
+    program = torch.export.export(
+        module, (torch.randn(2, 8, 6, 7), ),
+        dynamic_shapes=({
+            0: batch,
+            2: h,
+            3: w
+        }, ))
+    x = torch.randn(3, 8, 9, 5)
+    torch.testing.assert_close(program.module()(x), module(x))
+    # and where no custom operator may be left, by its plain form
+    standard = program.run_decompositions({
+        REGISTERED.reweight.default:
+        plain.reweight,
+        REGISTERED.pool_queries.default:
+        plain.pool_queries
+    })
+    assert 'cac_mmseg' not in standard.graph_module.code
+    torch.testing.assert_close(standard.module()(x), module(x))
+
+
+def test_plain_form_takes_over_in_an_onnx_export(monkeypatch):
+    arguments = make_reweight((2, 3, 5, 6), 3, (1, 2), False, torch.float32)
+    expected = ops.reweight(*arguments[1:])
+    monkeypatch.setattr(torch.onnx, 'is_in_onnx_export', lambda: True)
+    monkeypatch.setattr(eager, 'reweight', None)
+    torch.testing.assert_close(ops.reweight(*arguments[1:]), expected)
+    module, x = CaCModule(4), torch.randn(2, 4, 5, 5)
+    monkeypatch.setattr(eager, 'pool_queries', None)
+    assert module(x).isfinite().all()
+
+
+def test_deterministic_mode_is_accepted_and_repeats_bit_by_bit():
+    module, x = CaCModule(16), torch.randn(2, 16, 32, 32, requires_grad=True)
+    inputs = [x, *module.query.parameters(), *module.key.parameters()]
+    torch.use_deterministic_algorithms(True)
+    try:
+        runs = [
+            torch.autograd.grad(module(x).square().sum(), inputs)
+            for _ in range(2)
+        ]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for one, other in zip(*runs):
+        assert torch.equal(one, other)
