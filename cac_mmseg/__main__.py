@@ -1,41 +1,38 @@
-"""``python -m cac_mmseg COMMAND``: see ``--help``."""
+"""``python -m cac_mmseg COMMAND``: see ``--help``.
+
+A command is a module of the package with ``add_arguments(parser)`` and
+``run(arguments)``, imported when it is asked for.
+"""
 import argparse
+import sys
+from importlib import import_module
+from typing import List, Optional
 
-from ._checks import check_int
-from .cost import table
+COMMANDS = {
+    'benchmark': 'time and memory of decode heads, and of the re-weighting',
+    'cost': 'parameters, multiply-adds and saved activations',
+}
 
 
-def main() -> None:
+def main(argv: Optional[List[str]] = None) -> None:
     """Parse the command line and run its command."""
+    argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
         prog='python -m cac_mmseg', description='Tools of CaC-Net for mmseg.')
     commands = parser.add_subparsers(
         dest='command', required=True, metavar='COMMAND')
-
-    cost = commands.add_parser(
-        'cost',
-        help='parameters, multiply-adds and saved activations',
-        description='Print what each re-weighting costs for one image: '
-        "parameters, multiply-adds (mmengine's analysis), and activations "
-        'saved for backward in float32, beyond the input.')
-    cost.add_argument(
-        '--channels', type=int, default=512, help='C (default: 512)')
-    cost.add_argument(
-        '--size',
-        type=int,
-        nargs=2,
-        default=(64, 128),
-        metavar=('H', 'W'),
-        help='positions of the feature map (default: 64 128)')
-
-    arguments = parser.parse_args()
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary)
+        if name in argv[:1]:
+            module = import_module(f'.{name}', __package__)
+            command.description = module.__doc__
+            command.formatter_class = argparse.RawDescriptionHelpFormatter
+            module.add_arguments(command)
+    arguments = parser.parse_args(argv)
     try:
-        check_int('--channels', arguments.channels)
-        for value in arguments.size:
-            check_int('--size', value)
+        module.run(arguments)
     except ValueError as error:
         parser.error(str(error))
-    print(table(arguments.channels, *arguments.size))
 
 
 if __name__ == '__main__':

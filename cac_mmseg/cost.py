@@ -1,4 +1,9 @@
-"""What a re-weighting costs: parameters, multiply-adds, saved activations."""
+"""``python -m cac_mmseg cost``: what each re-weighting costs for one image.
+
+Parameters, multiply-adds (mmengine's analysis), and the activations in float32
+that are saved for backward, beyond the input.
+"""
+import argparse
 import math
 from typing import Any, Dict, List, Tuple
 
@@ -8,6 +13,7 @@ from mmengine.analysis import FlopAnalyzer
 from prettytable import PrettyTable, TableStyle
 from torch import Tensor
 
+from ._checks import check_int
 from .baselines import (ChannelAttentionModule, FCKernelModule,
                         GAPKernelModule, IdentityModule)
 from .cac_module import CaCModule
@@ -22,13 +28,13 @@ ROWS = {
 }
 
 
-def saved_bytes(module: nn.Module, x: Tensor) -> int:
-    """Bytes that a training forward keeps for backward, beyond its input.
+def saved_bytes(module: nn.Module, *inputs: Tensor) -> int:
+    """Bytes that a training forward keeps for backward, beyond its inputs.
 
     Parameters and buffers, which are there anyway, are not counted, and a
     tensor that several operations keep is counted once.
     """
-    ours = [x, *module.parameters(), *module.buffers()]
+    ours = [*inputs, *module.parameters(), *module.buffers()]
     known = {t.untyped_storage()._cdata for t in ours}
     # kept alive, as the address of a freed storage can come back
     saved: Dict[int, torch.UntypedStorage] = {}
@@ -40,7 +46,7 @@ def saved_bytes(module: nn.Module, x: Tensor) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        y = module.train()(x)
+        y = module.train()(*inputs)
     del y
     return sum(storage.nbytes() for storage in saved.values())
 
@@ -82,9 +88,11 @@ def _multiply_adds(module: nn.Module, shape: Tuple[int, ...]) -> int:
     return multiply_adds(module.to_empty(device='cpu'), torch.empty(shape))
 
 
-def multiply_adds(module: nn.Module, inputs: Any) -> int:
+@torch.no_grad()
+def multiply_adds(module: nn.Module, *inputs: Tensor) -> int:
     """Multiply-adds of a forward in evaluation, by mmengine's analysis."""
-    analyzer = FlopAnalyzer(module.eval(), (inputs, ))
+    inputs = tuple(x.detach() for x in inputs)
+    analyzer = FlopAnalyzer(module.eval(), inputs)
     analyzer.set_op_handle('cac_mmseg::pool_queries', _of_pool_queries)
     analyzer.set_op_handle('cac_mmseg::reweight', _of_reweight)
     analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
@@ -120,3 +128,28 @@ def table(channels: int, height: int, width: int) -> str:
     out.align['re-weighting'] = 'l'
     out.set_style(TableStyle.MARKDOWN)
     return out.get_string()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        '--channels', type=int, default=512, help='C (default: 512)')
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        default=(64, 128),
+        metavar=('H', 'W'),
+        help='positions of the feature map (default: 64 128)')
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the table.
+
+    Raises:
+        ValueError: naming the option that does not fit.
+    """
+    check_int('--channels', arguments.channels)
+    for value in arguments.size:
+        check_int('--size', value)
+    print(table(arguments.channels, *arguments.size))

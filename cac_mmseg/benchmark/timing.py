@@ -1,0 +1,79 @@
+"""Timing in turns: what is compared runs under the same conditions."""
+import sys
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import Callable, ContextManager, Dict, List, Tuple
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured, and where."""
+    device: torch.device
+    dtype: torch.dtype
+    batch: int
+    size: Tuple[int, int]
+    rounds: int
+    channels_last: bool
+    compile: bool
+
+    def random(self, channels: int, height: int, width: int) -> Tensor:
+        """A random feature map, (batch, channels, height, width)."""
+        x = torch.randn(self.batch, channels, height, width)
+        layout = (
+            torch.channels_last
+            if self.channels_last else torch.contiguous_format)
+        return x.to(self.device, self.dtype, memory_format=layout)
+
+    def autocast(self) -> ContextManager:
+        """Autocast where the dtype is not float32."""
+        return torch.autocast(self.device.type, self.dtype, self.dtype
+                              != torch.float32)
+
+
+def seconds(function: Callable[[], object], device: torch.device) -> float:
+    """Time one call, until the device has finished it."""
+    _synchronize(device)
+    start = time.perf_counter()
+    function()
+    _synchronize(device)
+    return time.perf_counter() - start
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+
+
+def interleave(functions: Dict[str, Callable[[], object]],
+               setting: Setting) -> Dict[str, List[float]]:
+    """Time every function once per round, after rounds that do not count.
+
+    Args:
+        functions: By name.
+        setting: Says how many rounds, and on which device.
+
+    Returns:
+        The seconds of each round, by name.
+    """
+    times: Dict[str, List[float]] = {name: [] for name in functions}
+    steps = [(i, name) for i in range(-WARM_UP, setting.rounds)
+             for name in functions]
+    console = Console(file=sys.stderr)
+    for i, name in track(steps, 'measuring', console=console):
+        elapsed = seconds(functions[name], setting.device)
+        if i >= 0:
+            times[name].append(elapsed)
+    return times
+
+
+def ratio(times: List[float], reference: List[float]) -> float:
+    """Median of the ratios within a round, which a drifting clock leaves."""
+    return median(one / other for one, other in zip(times, reference))

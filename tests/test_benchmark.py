@@ -1,0 +1,107 @@
+"""The benchmark command: its tables, files and errors. Never its times."""
+import json
+
+import pytest
+import torch
+
+from cac_mmseg.__main__ import main
+from cac_mmseg.benchmark import heads
+from cac_mmseg.benchmark.timing import Setting, interleave, ratio
+
+
+def run(capsys, *arguments):
+    main(['benchmark', '--size', '8', '8', '--rounds', '1', *arguments])
+    return capsys.readouterr()
+
+
+def rows_of(output):
+    lines = [line for line in output.splitlines() if line.startswith('|')]
+    return [[cell.strip() for cell in line.strip('|').split('|')]
+            for line in lines]
+
+
+def test_heads_are_measured_against_the_bare_convolution(capsys, tmp_path):
+    out = run(capsys, '--heads', 'CaCHead-2', 'OCRHead', '--json',
+              f'{tmp_path}/a.json', '--plot', f'{tmp_path}/a.png')
+    heading, _, *rows = rows_of(out.out)
+    assert [row[0] for row in rows] == ['FCNHead-1', 'CaCHead-2', 'OCRHead']
+    assert rows[0][heading.index('over bare')] == '1.00'
+    assert 'torch ' + torch.__version__ in out.out and 'device: ' in out.out
+    assert 'measuring' in out.err  # progress
+
+    result = json.loads((tmp_path / 'a.json').read_text())
+    bare, cac, _ = result['rows']
+    # reduction, its norm, the classifier
+    assert bare['parameters'] == 512 * 2048 * 9 + 2 * 512 + 19 * 513
+    assert cac['saved_mib'] > bare['saved_mib'] > 0
+    assert bare['multiply_adds'] >= 2 * 64 * 512 * (2048 * 9 + 19)
+    assert cac['train_ms'] > 0 and cac['predict_ms'] > 0
+    assert (tmp_path / 'a.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_every_head_and_a_backbone_run(capsys):
+    for name in heads.HEADS:
+        case = heads.Case(name, setting(), None)
+        heads.train(case, setting())
+        heads.predict(case, setting())
+        assert case.inputs[1].grad.abs().sum() > 0
+    out = run(capsys, '--heads', 'CaCHead', '--backbone', '50', '--dtype',
+              'bfloat16', '--channels-last')
+    assert [row[0] for row in rows_of(out.out)[2:]] == ['FCNHead-1', 'CaCHead']
+
+
+def test_a_head_that_does_not_run_is_named(capsys, monkeypatch):
+    monkeypatch.setitem(heads.HEADS, 'Odd', dict(type='FCNHead', num_convs=-1))
+    out = run(capsys, '--heads', 'Odd')
+    assert 'not measured: Odd: AssertionError' in out.out
+
+
+def test_op_compares_with_the_floor(capsys):
+    out = run(capsys, '--op').out
+    names = [row[0] for row in rows_of(out)]
+    assert names[2:4] == ['eager forward', 'eager backward']
+    assert 'copy bandwidth: ' in out and 'step, 4 N over N: ' in out
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['--heads', 'CaCHad'], ['--heads', 'CaCHad', 'CaCHead-4']),
+    (['--rounds', '0'], ['--rounds must be >= 1']),
+    (['--batch', '-1'], ['--batch must be >= 1']),
+    (['--device', 'tpu0'], ['--device tpu0', '--device cpu']),
+    (['--device', 'cuda:99'], ['--device cuda:99', '--device cpu']),
+    (['--dtype', 'int8'], ['--dtype']),
+    (['--json', '/nowhere/a.json'], ['/nowhere/a.json', 'folder']),
+    (['--backbone', '18'], ['--backbone']),
+])
+def test_bad_options_are_named(capsys, arguments, words):
+    with pytest.raises(SystemExit) as error:
+        main(['benchmark', *arguments])
+    message = capsys.readouterr().err
+    assert error.value.code == 2
+    for word in words:
+        assert word in message
+
+
+def setting(**changes):
+    return Setting(
+        **{
+            **dict(
+                device=torch.device('cpu'),
+                dtype=torch.float32,
+                batch=2,
+                size=(8, 8),
+                rounds=1,
+                channels_last=False,
+                compile=False),
+            **changes
+        })
+
+
+def test_functions_take_turns():
+    calls = []
+    times = interleave({name: lambda n=name: calls.append(n)
+                        for name in 'ab'}, setting(rounds=3))
+    assert calls == ['a', 'b'] * 5  # the first two do not count
+    assert len(times['a']) == len(times['b']) == 3
+    # a machine that slows down does not change which is slower
+    assert ratio([2, 4, 40], [1, 2, 20]) == 2
