@@ -107,18 +107,19 @@ class CaCHead(BaseDecodeHead):
         """Return its parts: (B, channels, H, W), the pooled one 1 x 1."""
         features = self._transform_inputs(inputs)
         check_feature_map(features, self.in_channels)
+        # first, and so last in backward: its gradient, an expanded view, is
+        # then added to that of the reduction in place
+        pooled = [self._pool(features)] if self.global_pool else []
         x = self.reduction(features)  # [b, c, h, w]
-        if type(self.cac_modules[0]) is CaCModule:
+        modules = self.cac_modules
+        if type(modules[0]) is CaCModule:
             maps = [
                 module(x, kernels) for module, kernels in zip(
-                    self.cac_modules, predict_side_by_side(
-                        self.cac_modules, x))
+                    modules, predict_side_by_side(modules, x))
             ]
         else:
-            maps = [module(x) for module in self.cac_modules]
-        if self.global_pool:
-            maps.append(self._pool(features))
-        return maps
+            maps = [module(x) for module in modules]
+        return maps + pooled
 
     def _pool(self, features: Tensor) -> Tensor:
         """Return the globally pooled branch, (B, channels, 1, 1)."""
