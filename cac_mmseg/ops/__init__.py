@@ -9,9 +9,9 @@ Which implementation runs:
 
 - :mod:`.plain` while a graph is exported to ONNX, which knows no custom
   operators, and with a torch before 2.4, which cannot register them;
-- :mod:`.triton_kernels` for :func:`reweight` on a GPU, if the environment sets
-  ``CAC_MMSEG_TRITON=1``. Not by default, as their speed on a GPU has not been
-  measured yet;
+- :mod:`.triton_kernels` for :func:`reweight` on a GPU below float64, if the
+  environment sets ``CAC_MMSEG_TRITON=1``. Not by default, as their speed on a
+  GPU has not been measured yet;
 - :mod:`.eager` otherwise.
 """
 import os
@@ -66,10 +66,16 @@ def _is_plain() -> bool:
 
 
 def _implementation(x: Tensor) -> ModuleType:
-    if x.is_cuda and os.environ.get('CAC_MMSEG_TRITON') == '1':
+    wanted = os.environ.get('CAC_MMSEG_TRITON') == '1'
+    if not (wanted and x.is_cuda) or x.dtype == torch.float64:
+        return eager
+    try:
         from . import triton_kernels  # Triton is not there on every machine
-        return triton_kernels
-    return eager
+    except ImportError as error:
+        raise ImportError(
+            'CAC_MMSEG_TRITON=1 needs Triton, which cannot be imported '
+            f'({error}): pip install triton, or unset it') from error
+    return triton_kernels
 
 
 def _register() -> None:
