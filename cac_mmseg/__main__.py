@@ -11,6 +11,7 @@ from typing import List, Optional
 COMMANDS = {
     'benchmark': 'time and memory of decode heads, and of the re-weighting',
     'cost': 'parameters, multiply-adds and saved activations',
+    'publish': 'slim, safe weights from a checkpoint',
 }
 
 
@@ -31,7 +32,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     arguments = parser.parse_args(argv)
     try:
         module.run(arguments)
-    except ValueError as error:
+    except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
 
 

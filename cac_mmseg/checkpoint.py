@@ -1,0 +1,93 @@
+"""Read a checkpoint without running anything that it says to run."""
+import zipfile
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Dict, Union
+
+import torch
+
+# What mmengine saves beside the weights: its log, made of numpy arrays. None
+# of it is needed here, so none of it is made.
+BOOKKEEPING = {
+    'builtins.getattr',
+    'mmengine.logging.history_buffer.HistoryBuffer',
+    'numpy.dtype',
+    'numpy.ndarray',
+    # of numpy 2, and of numpy 1
+    'numpy._core.multiarray._reconstruct',
+    'numpy._core.multiarray.scalar',
+    'numpy.core.multiarray._reconstruct',
+    'numpy.core.multiarray.scalar',
+}
+
+
+class _Nothing:
+    """Stands for an object of the log."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> '_Nothing':
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
+    """Load the weights of a checkpoint and the plain values of its meta.
+
+    Args:
+        path: A file that mmengine, or ``torch.save`` of a state dict, wrote.
+
+    Returns:
+        ``state_dict`` (names to tensors, on the CPU) and ``meta`` (numbers,
+        strings, and lists and dicts of them).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no checkpoint, or asks for code to be run that no
+            checkpoint of mmengine's asks for.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} is not a file: give a checkpoint '
+                                'such as work_dirs/NAME/iter_400.pth')
+    if not zipfile.is_zipfile(path):  # what torch.save writes since 1.6
+        raise ValueError(f'{path} cannot be read as a checkpoint: it is of '
+                         'another format, or cut off')
+    try:
+        wanted = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        unknown = sorted({*wanted} - BOOKKEEPING)
+        if unknown:
+            raise ValueError(
+                f'{path} is refused: to load it would run '
+                f'{", ".join(unknown)}, which no checkpoint of mmengine needs')
+        with torch.serialization.safe_globals([(_Nothing, name)
+                                               for name in wanted]):
+            content = torch.load(path, map_location='cpu', weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError) as error:
+        reason = (str(error).strip().splitlines() or [''])[0]
+        raise ValueError(f'{path} cannot be read as a checkpoint: '
+                         f'{type(error).__name__}: {reason}') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds a {type(content).__name__}, not the '
+                         'dict of a checkpoint')
+    weights = content.get('state_dict', content)
+    if not weights or not all(
+            isinstance(value, torch.Tensor) for value in weights.values()):
+        raise ValueError(f'{path} holds no weights: neither under '
+                         f"'state_dict' nor by itself; its keys are "
+                         f'{", ".join(map(str, [*content][:8]))}')
+    return dict(state_dict=weights, meta=_plain(content.get('meta', {})))
+
+
+def _plain(value: Any) -> Any:
+    """Leave out whatever is not a plain value."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items() if _is_plain(v)}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(v) for v in value if _is_plain(v))
+    return value
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(
+        value, (bool, int, float, str, dict, list, tuple))

@@ -1,0 +1,71 @@
+"""``python -m cac_mmseg publish``: weights that are small and safe to load.
+
+Keeps the weights and the plain values of the meta (classes, palette, config,
+iteration), drops the optimizer and the log, and puts the start of the file's
+SHA-256 into its name: OUT.pth becomes OUT-1a2b3c4d.pth. Nothing that the
+checkpoint contains is run.
+"""
+import argparse
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Union
+
+import torch
+
+from .checkpoint import load_weights
+
+
+def publish(checkpoint: Union[str, Path], out: Union[str, Path]) -> Path:
+    """Write the weights of a checkpoint to a file of their own.
+
+    Args:
+        checkpoint: A file written in training.
+        out: Where to, without the hash; ``.pth`` is optional.
+
+    Returns:
+        The file, which ``torch.load(file, weights_only=True)`` reads, and so
+        every mmseg.
+
+    Raises:
+        FileNotFoundError, ValueError: If the checkpoint cannot be read, as in
+            :func:`cac_mmseg.checkpoint.load_weights`, or the folder of out
+            cannot be written to. No file is left behind.
+    """
+    content = load_weights(checkpoint)
+    out = Path(out)
+    folder = out.resolve().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f'{out} cannot be written: {folder} is not a folder '
+                         'that you may write to')
+    handle, name = tempfile.mkstemp(dir=folder, suffix='.tmp')
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        torch.save(content, temporary)
+        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()[:8]
+        target = folder / f'{out.name.removesuffix(".pth")}-{digest}.pth'
+        temporary.chmod(0o644)  # mkstemp lets only its user read
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument('checkpoint', help='such as work_dirs/NAME/iter_1.pth')
+    parser.add_argument('out', help='such as cac_r50_cityscapes.pth')
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Publish, and print where.
+
+    Raises:
+        FileNotFoundError, ValueError: See :func:`publish`.
+    """
+    target = publish(arguments.checkpoint, arguments.out)
+    before = Path(arguments.checkpoint).stat().st_size
+    after = target.stat().st_size
+    print(f'{target}: {after / 2**20:.1f} MiB, of {before / 2**20:.1f}')

@@ -1,0 +1,131 @@
+"""publish: small files, safe to load, from files that may not be."""
+import hashlib
+import os
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import MessageHub
+from mmseg.apis import init_model
+
+from cac_mmseg import ContextShapesDataset
+from cac_mmseg.__main__ import main
+from cac_mmseg.checkpoint import load_weights
+from cac_mmseg.publish import publish
+
+
+@pytest.fixture
+def checkpoint(tmp_path, configs):
+    """As mmengine's Runner writes it: weights, log, optimizer."""
+    config = Config.fromfile(configs / 'cac_r18_contextshapes.py')
+    model = init_model(config, device='cpu')
+    hub = MessageHub(str(tmp_path))
+    hub.update_scalar('train/loss', 1.5)
+    hub.update_scalar('train/lr', np.float64(0.1))
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.zeros(2, 3, 64, 64)).sum().backward()
+    optimizer.step()
+    path = tmp_path / 'iter_1.pth'
+    torch.save(
+        dict(
+            meta=dict(
+                iter=1,
+                cfg=config.pretty_text,
+                dataset_meta=dict(ContextShapesDataset.METAINFO),
+                odd=np.ones(3)),
+            state_dict=model.state_dict(),
+            message_hub=hub.state_dict(),
+            optimizer=optimizer.state_dict()), path)
+    return path
+
+
+def test_published_weights_are_small_safe_and_the_same(checkpoint, tmp_path,
+                                                       configs, capsys):
+    main(['publish', str(checkpoint), str(tmp_path / 'cac.pth')])
+    target, = tmp_path.glob('cac-*.pth')
+    assert str(target) in capsys.readouterr().out
+    digest = hashlib.sha256(target.read_bytes()).hexdigest()
+    assert target.name == f'cac-{digest[:8]}.pth'
+    assert target.stat().st_size < 0.5 * checkpoint.stat().st_size
+    assert sorted(os.listdir(tmp_path)) == [target.name, 'iter_1.pth']
+
+    content = torch.load(target, weights_only=True)
+    before = torch.load(checkpoint, weights_only=False)
+    assert content['meta'] == {
+        key: before['meta'][key]
+        for key in ('iter', 'cfg', 'dataset_meta')
+    }
+    torch.testing.assert_close(
+        dict(content['state_dict']), dict(before['state_dict']))
+    model = init_model(
+        str(configs / 'cac_r18_contextshapes.py'), str(target), device='cpu')
+    assert model.dataset_meta['classes'][2] == 'waiting car'
+
+
+def test_a_state_dict_by_itself_is_a_checkpoint_too(tmp_path):
+    weights = dict(a=torch.arange(3.))
+    torch.save(weights, tmp_path / 'weights.pth')
+    target = publish(tmp_path / 'weights.pth', tmp_path / 'out')
+    assert load_weights(target)['state_dict']['a'].tolist() == [0, 1, 2]
+
+
+class Payload:
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path), )
+
+
+@pytest.mark.parametrize('where', ['state_dict', 'message_hub', 'meta'])
+def test_code_in_a_checkpoint_is_not_run(tmp_path, where, capsys):
+    trap = tmp_path / 'it_ran'
+    content = dict(state_dict=dict(a=torch.ones(1)), meta={}, message_hub={})
+    content[where]['x'] = Payload(trap)
+    torch.save(content, tmp_path / 'evil.pth')
+    with pytest.raises(SystemExit) as error:
+        main(['publish', f'{tmp_path}/evil.pth', f'{tmp_path}/out.pth'])
+    assert error.value.code == 2
+    message = capsys.readouterr().err
+    assert 'evil.pth is refused' in message and 'posix.mkdir' in message
+    assert os.listdir(tmp_path) == ['evil.pth']
+
+
+def write(path, content):
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize('make, words', [
+    (lambda path: path, ['is not a file', 'iter_400.pth']),
+    (lambda path: path.write_bytes(b'PK' * 50), ['cannot be read']),
+    (lambda path: path.write_text(''), ['cannot be read']),
+    (lambda path: write(path, [1]), ['holds a list']),
+    (lambda path: write(path, dict(state_dict={})), ['holds no weights']),
+    (lambda path: write(path, dict(optimizer={})), ['optimizer']),
+])
+def test_what_is_no_checkpoint_is_named(tmp_path, make, words, capsys):
+    path = tmp_path / 'in.pth'
+    make(path)
+    with pytest.raises(SystemExit) as error:
+        main(['publish', str(path), str(tmp_path / 'out.pth')])
+    assert error.value.code == 2
+    message = capsys.readouterr().err
+    for word in ['in.pth', *words]:
+        assert word in message
+    assert not [*tmp_path.glob('out*')]
+
+
+def test_a_cut_off_checkpoint_is_named(checkpoint, tmp_path):
+    path = tmp_path / 'cut.pth'
+    path.write_bytes(checkpoint.read_bytes()[:-5000])
+    with pytest.raises(ValueError, match='cut.pth cannot be read'):
+        load_weights(path)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    path = write(tmp_path / 'in.pth', dict(a=torch.ones(1)))
+    with pytest.raises(ValueError, match='nowhere'):
+        publish(path, tmp_path / 'nowhere/out.pth')
