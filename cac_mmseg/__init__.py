@@ -4,17 +4,21 @@ Importing this package registers its classes with mmseg, so a config needs no
 more than ``custom_imports = dict(imports=['cac_mmseg'])``.
 """
 from ._config_path import config_path
-from ._stack import require_stack
+from ._stack import doctor_is_called, require_stack
 
-require_stack()
-
-from .baselines import (ChannelAttentionModule, FCKernelModule,
-                        GAPKernelModule, IdentityModule)
-from .cac_head import CaCHead
-from .cac_module import CaCModule
-from .datasets import CamVidDataset, CheckLabels, ContextShapesDataset
-from .hooks import PredictionPictureHook
-from .preflight import PreflightHook
+try:
+    require_stack()
+except ImportError:
+    if not doctor_is_called():  # which says what is wrong, and needs none
+        raise
+else:
+    from .baselines import (ChannelAttentionModule, FCKernelModule,
+                            GAPKernelModule, IdentityModule)
+    from .cac_head import CaCHead
+    from .cac_module import CaCModule
+    from .datasets import CamVidDataset, CheckLabels, ContextShapesDataset
+    from .hooks import PredictionPictureHook
+    from .preflight import PreflightHook
 
 __version__ = '0.1.0'
 __all__ = [

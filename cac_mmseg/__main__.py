@@ -11,6 +11,7 @@ from typing import List, Optional
 COMMANDS = {
     'benchmark': 'time and memory of decode heads, and of the re-weighting',
     'cost': 'parameters, multiply-adds and saved activations',
+    'doctor': 'what is installed, what is missing, how to mend it',
     'publish': 'slim, safe weights from a checkpoint',
 }
 

@@ -3,6 +3,7 @@
 The original packages of OpenMMLab and the OneDL forks share their import
 names, so a plugin can depend on neither and has to look for itself.
 """
+import sys
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -37,6 +38,11 @@ def installed(module: str) -> Dict[str, str]:
         except PackageNotFoundError:
             pass
     return found
+
+
+def doctor_is_called() -> bool:
+    """Whether this is ``python -m cac_mmseg doctor``, still being imported."""
+    return sys.argv[:2] == ['-m', 'doctor']
 
 
 def require_stack() -> None:

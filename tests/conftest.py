@@ -1,6 +1,7 @@
 import os
 import random
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,14 @@ def seed() -> None:
 @pytest.fixture(scope='session')
 def configs() -> Path:
     return ROOT / 'configs'
+
+
+@pytest.fixture(scope='session')
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter without any package."""
+    root = tmp_path_factory.mktemp('bare')
+    venv.create(root, with_pip=False)
+    return root / ('Scripts' if os.name == 'nt' else 'bin') / 'python'
 
 
 def pytest_report_header() -> str:

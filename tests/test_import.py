@@ -2,18 +2,9 @@
 import os
 import subprocess
 import sys
-import venv
 
 import pytest
 from conftest import ROOT
-
-
-@pytest.fixture(scope='module')
-def bare_python(tmp_path_factory):
-    """An interpreter without any package."""
-    root = tmp_path_factory.mktemp('bare')
-    venv.create(root, with_pip=False)
-    return root / ('Scripts' if os.name == 'nt' else 'bin') / 'python'
 
 
 def import_error(python, *folders):

@@ -1,0 +1,128 @@
+"""doctor: what it finds, here and where the installation is not sound."""
+import os
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+import torch
+from conftest import ROOT
+from mmengine.runner import checkpoint
+from test_import import fake
+
+from cac_mmseg import doctor
+from cac_mmseg.__main__ import main
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main(['doctor', *arguments])
+    return int(end.value.code), capsys.readouterr().out
+
+
+def test_this_environment_is_sound(capsys):
+    code, out = run(capsys)
+    assert code == 0 and 'FAIL' not in out
+    assert f'torch: {torch.__version__}' in out
+    assert 'ok    mmseg stack: O' in out
+    assert 'ok    CaCHead: is in the registry' in out
+    assert 'weights: ' in out
+
+
+def broken(python, *folders):
+    done = subprocess.run([python, '-m', 'cac_mmseg', 'doctor'],
+                          env=dict(
+                              os.environ,
+                              PYTHONPATH=os.pathsep.join(
+                                  map(str, (*folders, ROOT)))),
+                          capture_output=True,
+                          text=True)
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    return done.stdout
+
+
+def test_runs_where_the_package_cannot_be_imported(bare_python, tmp_path):
+    out = broken(bare_python)
+    assert 'FAIL  torch: cannot be imported' in out
+    assert '-> pip install torch' in out
+    assert 'mmengine and mmcv and mmseg cannot be found' in out
+    assert 'FAIL  mim: is not installed' in out
+
+    fake(tmp_path, mmengine='', mmcv='', mmseg='import ftfy')
+    assert 'pip install ftfy' in broken(bare_python, tmp_path)
+
+
+def test_half_of_each_stack_is_named(monkeypatch, capsys):
+    found = dict(
+        mmengine={'onedl-mmengine': '0.10.12'},
+        mmcv={'mmcv': '2.1.0'},
+        mmseg={'mmsegmentation': '1.2.2'})
+    monkeypatch.setattr(doctor, 'installed', found.get)
+    monkeypatch.setattr(doctor, 'version', {
+        k: v
+        for one in found.values()
+        for k, v in one.items()
+    }.get)
+    monkeypatch.setattr(doctor, 'require_stack', lambda: None)
+    code, out = run(capsys)
+    assert code == 1
+    assert 'half of one and half of the other: onedl-mmengine 0.10.12, ' \
+        'mmcv 2.1.0, mmsegmentation 1.2.2' in out
+
+
+def test_two_mims_are_named(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, 'MIM', ('onedl-mmengine', 'onedl-mmcv'))
+    code, out = run(capsys)
+    assert code == 1 and 'FAIL  mim: installed twice' in out
+
+
+@pytest.mark.parametrize('names, code, words', [
+    (['stem.0.weight'], 0, 'ok    weights'),
+    (['backbone.stem.0.weight'], 0, 'is of a ResNetV1c'),
+    (['conv1.weight', 'layer1.0.conv1.weight'
+      ], 0, 'model.backbone.type=ResNet'),
+    (['fc.weight'], 1, 'is not of a ResNet: fc.weight'),
+])
+def test_a_file_of_weights_is_recognised(tmp_path, capsys, names, code, words):
+    torch.save({name: torch.ones(1) for name in names}, tmp_path / 'w.pth')
+    assert run(capsys, '--weights', str(tmp_path / 'w.pth'))[0] == code
+    _, out = run(capsys, '--weights', str(tmp_path / 'w.pth'))
+    assert words in out
+
+
+def test_a_file_that_is_not_there_fails(tmp_path, capsys):
+    code, out = run(capsys, '--weights', str(tmp_path / 'w.pth'))
+    assert code == 1 and 'w.pth is not a file' in out
+
+
+class Host(BaseHTTPRequestHandler):
+
+    def do_HEAD(self):
+        self.send_response(200 if self.path == '/w.pth' else 404)
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.parametrize('name, words', [
+    ('w.pth', 'ok    weights: http'),
+    ('gone.pth', 'model.pretrained=None'),
+])
+def test_the_host_of_the_weights_is_asked(monkeypatch, capsys, tmp_path, name,
+                                          words):
+    server = HTTPServer(('127.0.0.1', 0), Host)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f'http://127.0.0.1:{server.server_port}/{name}'
+    monkeypatch.setattr(checkpoint, 'get_external_models',
+                        lambda: {doctor.WEIGHTS: url})
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    try:
+        assert words in run(capsys)[1]
+        cached = tmp_path / 'checkpoints'
+        cached.mkdir()
+        (cached / name).touch()
+        assert f'is in {cached}' in run(capsys)[1]
+    finally:
+        server.shutdown()
+        server.server_close()
