@@ -12,6 +12,7 @@ COMMANDS = {
     'benchmark': 'time and memory of decode heads, and of the re-weighting',
     'cost': 'parameters, multiply-adds and saved activations',
     'doctor': 'what is installed, what is missing, how to mend it',
+    'export': 'a model as ONNX or as a PyTorch program',
     'publish': 'slim, safe weights from a checkpoint',
 }
 
@@ -33,7 +34,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     arguments = parser.parse_args(argv)
     try:
         module.run(arguments)
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ImportError, ValueError) as error:
         parser.error(str(error))
 
 

@@ -1,0 +1,119 @@
+"""export: files that compute what the model computes, at any size."""
+import os
+import subprocess
+import venv
+
+import numpy as np
+import pytest
+import torch
+
+from cac_mmseg import export
+from cac_mmseg.__main__ import main
+
+
+@pytest.fixture
+def trained(tmp_path, configs):
+    """A config and weights of it, of which no branch is trivial."""
+    config = tmp_path / 'config.py'
+    config.write_text(f"_base_ = '{configs}/cac_r18_contextshapes.py'\n"
+                      'model = dict(decode_head=dict(num_heads=2))\n')
+    network = export.Network(export.init_model(str(config),
+                                               device='cpu')).train()
+    network(torch.randn(2, 3, 64, 96))  # statistics of the norms
+    torch.save(network.model.state_dict(), tmp_path / 'weights.pth')
+    return config, tmp_path / 'weights.pth'
+
+
+def run(capsys, trained, out, *arguments):
+    main([
+        'export', *map(str, trained), '--out',
+        str(out), '--size', '64', '96', *arguments
+    ])
+    return capsys.readouterr().out
+
+
+def test_a_program_computes_the_logits_at_any_size(trained, tmp_path, capsys):
+    out = tmp_path / 'model.pt2'
+    assert 'of the model at other sizes' in run(capsys, trained, out)
+    program = torch.export.load(out)
+    assert 'cac_mmseg' not in program.graph_module.code
+    network = export.build(*trained)
+    image = torch.randn(3, 3, 90, 71)
+    with torch.no_grad():
+        logits = network(image)
+        assert logits.shape == (3, 4, 90, 71)
+        torch.testing.assert_close(
+            program.module()(image), logits, rtol=1e-4, atol=1e-4)
+    assert sorted(
+        os.listdir(tmp_path)) == ['config.py', 'model.pt2', 'weights.pth']
+
+
+READER = '''
+import numpy as np
+import onnxruntime
+session = onnxruntime.InferenceSession('model.onnx')
+for i in range(2):
+    logits, = session.run(None, dict(image=np.load(f'image{i}.npy')))
+    np.save(f'classes{i}.npy', logits.argmax(1))
+'''
+
+
+@pytest.mark.slow
+def test_onnx_runs_where_there_is_nothing_but_onnxruntime(
+        trained, tmp_path, capsys):
+    run(capsys, trained, tmp_path / 'model.onnx')
+    network = export.build(*trained)
+    images = [torch.randn(1, 3, 80, 112), torch.randn(3, 3, 65, 131)]
+    for i, image in enumerate(images):
+        np.save(tmp_path / f'image{i}.npy', image.numpy())
+    venv.create(tmp_path / 'venv', with_pip=True)
+    python = tmp_path / 'venv/bin/python'
+    subprocess.run([python, '-m', 'pip', 'install', '-q', 'onnxruntime'],
+                   check=True)
+    subprocess.run([python, '-c', READER], cwd=tmp_path, check=True)
+    for i, image in enumerate(images):
+        with torch.no_grad():
+            expected = network(image).argmax(1).numpy()
+        # two logits that are equal but for rounding may change places
+        same = np.load(tmp_path / f'classes{i}.npy') == expected
+        assert same.mean() > 0.999
+
+
+def test_a_file_that_computes_something_else_is_not_written(
+        trained, tmp_path, monkeypatch):
+    network = export.build(*trained)
+    monkeypatch.setattr(
+        export, '_write_program',
+        lambda network, file, image: lambda x: network(x) + 0.01)
+    with pytest.raises(ValueError, match='not written: .* differ by 1.0e-02'):
+        export.export(network, tmp_path / 'model.pt2', (64, 96))
+    assert not [*tmp_path.glob('model*')]
+
+
+def refuse(capsys, *arguments):
+    with pytest.raises(SystemExit) as error:
+        main(['export', *map(str, arguments)])
+    assert error.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_what_does_not_fit_is_named(trained, tmp_path, capsys, configs):
+    config, weights = trained
+    out = tmp_path / 'model.pt2'
+    assert 'nothing.py is not a file' in refuse(capsys, 'nothing.py', weights,
+                                                '--out', out)
+    assert 'nothing.pth is not a file' in refuse(capsys, config, 'nothing.pth',
+                                                 '--out', out)
+    other = configs / 'fcn_r18_contextshapes.py'
+    message = refuse(capsys, other, weights, '--out', out)
+    assert 'weights.pth does not belong to' in message
+    assert 'decode_head.convs.0' in message
+    assert '--out must end on .onnx or .pt2' in refuse(capsys, config, weights,
+                                                       '--out',
+                                                       tmp_path / 'model.pt')
+    assert 'is not a folder' in refuse(capsys, config, weights, '--out',
+                                       tmp_path / 'nowhere/model.pt2')
+    assert '--size must be >= 64, got 8' in refuse(capsys, config, weights,
+                                                   '--out', out, '--size', 8,
+                                                   64)
+    assert not [*tmp_path.glob('model*')]
