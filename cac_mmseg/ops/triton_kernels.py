@@ -110,7 +110,7 @@ def _backward_responses(grad, x, kernels, grad_responses, total, channels,
         weights += weight
         # branch by branch, each laid out as x
         tl.store(
-            grad_responses + (tl.num_programs(2) * i) * x_b + place,
+            grad_responses + tl.num_programs(2).to(tl.int64) * i * x_b + place,
             product * weight * (1 - weight),
             mask=inside)
     tl.store(total + place, outer * weights, mask=inside)
