@@ -6,7 +6,6 @@ OUT.pt2 for ``torch.export.load``. The file is compared with the model at sizes
 it was not exported with, and not written if they differ.
 """
 import argparse
-import os
 import tempfile
 from pathlib import Path
 from typing import Callable, Tuple, Union
@@ -19,7 +18,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmseg.apis import init_model
 from torch import Tensor
 
-from ._checks import check_int
+from ._checks import check_int, check_writable
 from .checkpoint import load_weights
 from .ops import plain
 
@@ -90,10 +89,7 @@ def export(network: nn.Module, out: Union[str, Path],
     if out.suffix not in FORMATS:
         raise ValueError(f'--out must end on {" or ".join(FORMATS)}, got '
                          f'{out.name}')
-    folder = out.resolve().parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f'{out} cannot be written: {folder} is not a folder '
-                         'that you may write to')
+    folder = check_writable(out)
     write = _write_onnx if out.suffix == '.onnx' else _write_program
     h, w = size
     with tempfile.TemporaryDirectory(dir=folder) as temporary:

@@ -14,6 +14,7 @@ from typing import Union
 
 import torch
 
+from ._checks import check_writable
 from .checkpoint import load_weights
 
 
@@ -35,10 +36,7 @@ def publish(checkpoint: Union[str, Path], out: Union[str, Path]) -> Path:
     """
     content = load_weights(checkpoint)
     out = Path(out)
-    folder = out.resolve().parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f'{out} cannot be written: {folder} is not a folder '
-                         'that you may write to')
+    folder = check_writable(out)
     handle, name = tempfile.mkstemp(dir=folder, suffix='.tmp')
     os.close(handle)
     temporary = Path(name)

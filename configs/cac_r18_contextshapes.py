@@ -5,3 +5,13 @@ _base_ = [
 ]
 model = dict(data_preprocessor=dict(size=(128, 192)))
 randomness = dict(seed=0)
+# its signals and cars are of one size: flips only
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[[
+            dict(type='RandomFlip', prob=0., direction='horizontal'),
+            dict(type='RandomFlip', prob=1., direction='horizontal')
+        ], [dict(type='LoadAnnotations')], [dict(type='PackSegInputs')]])
+]

@@ -8,7 +8,7 @@ import argparse
 
 import torch
 
-from .._checks import check_int
+from .._checks import check_int, check_writable
 from . import heads, op
 from .report import Report
 from .timing import Setting
@@ -63,6 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
         check_int(f'--{name}', getattr(arguments, name))
     for size in arguments.size:
         check_int('--size', size)
+    for path in filter(None, (arguments.json, arguments.plot)):
+        check_writable(path)  # before measuring, not after
     unknown = [name for name in arguments.heads if name not in heads.HEADS]
     if unknown:
         raise ValueError(f'--heads must be of {", ".join(heads.HEADS)}, got '
@@ -76,7 +78,6 @@ def run(arguments: argparse.Namespace) -> None:
         channels_last=arguments.channels_last,
         compile=arguments.compile)
     report = Report(setting)
-    report.check_paths(arguments.json, arguments.plot)
     if arguments.op:
         op.measure(setting, report)
     else:

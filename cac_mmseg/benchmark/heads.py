@@ -97,10 +97,7 @@ class Case(nn.Module):
                 setting.random(channels, height, width).requires_grad_()
                 for channels in STAGES
             ]
-        layout = (
-            torch.channels_last
-            if setting.channels_last else torch.contiguous_format)
-        self.to(setting.device, memory_format=layout)
+        self.to(setting.device, memory_format=setting.memory_format)
 
     def forward(self, *stages: Tensor) -> Tuple[Tensor, ...]:
         if self.backbone:

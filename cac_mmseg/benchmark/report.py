@@ -1,6 +1,5 @@
 """What was measured, as a table, as JSON and as a plot."""
 import json
-import os
 import platform
 import shlex
 import sys
@@ -68,15 +67,6 @@ class Report:
         """Say why something is not among the rows."""
         first = (str(error).strip().splitlines() or [''])[0]
         self.skipped[name] = f'{type(error).__name__}: {first}'
-
-    @staticmethod
-    def check_paths(*paths: Optional[str]) -> None:
-        """Find out that a file cannot be written before measuring."""
-        for path in filter(None, paths):
-            folder = Path(path).resolve().parent
-            if not folder.is_dir() or not os.access(folder, os.W_OK):
-                raise ValueError(f'{path} cannot be written: {folder} is not '
-                                 'a folder that you may write to')
 
     def publish(self, json_file: Optional[str],
                 plot_file: Optional[str]) -> None:

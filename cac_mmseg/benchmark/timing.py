@@ -24,13 +24,16 @@ class Setting:
     channels_last: bool
     compile: bool
 
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Of feature maps and weights."""
+        return (torch.channels_last
+                if self.channels_last else torch.contiguous_format)
+
     def random(self, channels: int, height: int, width: int) -> Tensor:
         """A random feature map, (batch, channels, height, width)."""
         x = torch.randn(self.batch, channels, height, width)
-        layout = (
-            torch.channels_last
-            if self.channels_last else torch.contiguous_format)
-        return x.to(self.device, self.dtype, memory_format=layout)
+        return x.to(self.device, self.dtype, memory_format=self.memory_format)
 
     def autocast(self) -> ContextManager:
         """Autocast where the dtype is not float32."""

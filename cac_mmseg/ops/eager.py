@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .plain import pool_queries  # noqa: F401 nothing of it is saved here
+
 # Per thread and temporary. Of 1/2 to 4 MiB, 1 MiB was fastest or near it in a
 # training step (32 x 64 positions, 2 threads, 1 MiB of L2 cache each).
 BLOCK_BYTES = 2**20
@@ -22,16 +24,6 @@ def laid_out_as(x: Tensor, result: Tensor) -> Tensor:
     if result.dtype == x.dtype and result.stride() == x.stride():
         return result
     return torch.empty_like(x).copy_(result)
-
-
-def pool_queries(x: Tensor, query_weight: Tensor,
-                 query_bias: Tensor) -> Tuple[Tensor, Tensor]:
-    """See :func:`cac_mmseg.ops.pool_queries`."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    x = x.flatten(2).to(dtype)  # [b, c, n]
-    queries = query_weight.to(dtype) @ x  # [b, q, n]
-    queries += query_bias.to(dtype)[:, None]
-    return queries @ x.transpose(1, 2) / x.shape[2], queries.mean(2)
 
 
 def pool_queries_backward(grad_pooled: Tensor, grad_mean: Tensor, x: Tensor,

@@ -6,15 +6,6 @@ train_pipeline = [
     dict(type='PackSegInputs')
 ]
 test_pipeline = train_pipeline
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='TestTimeAug',
-        transforms=[[
-            dict(type='RandomFlip', prob=0., direction='horizontal'),
-            dict(type='RandomFlip', prob=1., direction='horizontal')
-        ], [dict(type='LoadAnnotations')], [dict(type='PackSegInputs')]])
-]
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,
@@ -38,6 +29,3 @@ val_dataloader = dict(
         seed=0,
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
-
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator
