@@ -3,7 +3,6 @@
 Importing this package registers its classes with mmseg, so a config needs no
 more than ``custom_imports = dict(imports=['cac_mmseg'])``.
 """
-from ._config_path import config_path
 from ._stack import doctor_is_called, require_stack
 
 try:
@@ -12,17 +11,19 @@ except ImportError:
     if not doctor_is_called():  # which says what is wrong, and needs none
         raise
 else:
+    from ._config import config_path
     from .baselines import (ChannelAttentionModule, FCKernelModule,
                             GAPKernelModule, IdentityModule)
     from .cac_head import CaCHead
     from .cac_module import CaCModule
     from .datasets import CamVidDataset, CheckLabels, ContextShapesDataset
-    from .hooks import PredictionPictureHook
+    from .hooks import PredictionPictureHook, WeightingMapsHook
     from .preflight import PreflightHook
 
 __version__ = '0.1.0'
 __all__ = [
     'CaCHead', 'CaCModule', 'CamVidDataset', 'ChannelAttentionModule',
     'CheckLabels', 'ContextShapesDataset', 'FCKernelModule', 'GAPKernelModule',
-    'IdentityModule', 'PredictionPictureHook', 'PreflightHook', 'config_path'
+    'IdentityModule', 'PredictionPictureHook', 'PreflightHook',
+    'WeightingMapsHook', 'config_path'
 ]

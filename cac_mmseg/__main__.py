@@ -10,10 +10,13 @@ from typing import List, Optional
 
 COMMANDS = {
     'benchmark': 'time and memory of decode heads, and of the re-weighting',
+    'check-data': 'the data sets of a config: what is missing or wrong',
     'cost': 'parameters, multiply-adds and saved activations',
     'doctor': 'what is installed, what is missing, how to mend it',
     'export': 'a model as ONNX or as a PyTorch program',
+    'prepare': 'a data set from its official files (PASCAL Context)',
     'publish': 'slim, safe weights from a checkpoint',
+    'visualize': 'a page per image: prediction, weighting maps, kernels',
 }
 
 
@@ -27,7 +30,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary)
         if name in argv[:1]:
-            module = import_module(f'.{name}', __package__)
+            module = import_module(f'.{name.replace("-", "_")}', __package__)
             command.description = module.__doc__
             command.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(command)

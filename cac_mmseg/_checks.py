@@ -3,9 +3,7 @@
 ``TypeError`` for a value of the wrong kind, ``ValueError`` for a value out of
 range. None of them reads tensor data, so none synchronises a device.
 """
-import os
-from pathlib import Path
-from typing import Any, Optional, Sequence, Tuple, Union
+from typing import Any, Optional, Sequence, Tuple
 
 import torch.distributed as dist
 import torch.nn as nn
@@ -54,15 +52,6 @@ def check_dilations(dilations: Any) -> Tuple[int, ...]:
     for i, dilation in enumerate(dilations):
         check_int(f'dilations[{i}]', dilation)
     return tuple(dilations)
-
-
-def check_writable(path: Union[str, Path]) -> Path:
-    """Return the folder of a file to be written, if it can be."""
-    folder = Path(path).resolve().parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f'{path} cannot be written: {folder} is not a folder '
-                         'that you may write to')
-    return folder
 
 
 def check_feature_map(x: Any, channels: Optional[int] = None) -> None:

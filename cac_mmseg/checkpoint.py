@@ -1,10 +1,15 @@
-"""Read a checkpoint without running anything that it says to run."""
+"""Read checkpoints without running anything that they say to run."""
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Dict, Union
+from typing import Any, Dict, Optional, Union
 
 import torch
+from mmengine.model import revert_sync_batchnorm
+from mmseg.apis import init_model
+from mmseg.models import BaseSegmentor
+
+from ._config import load_config
 
 # What mmengine saves beside the weights: its log, made of numpy arrays. None
 # of it is needed here, so none of it is made.
@@ -77,6 +82,31 @@ def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
                          f"'state_dict' nor by itself; its keys are "
                          f'{", ".join(map(str, [*content][:8]))}')
     return dict(state_dict=weights, meta=_plain(content.get('meta', {})))
+
+
+def load_model(config: Union[str, Path],
+               checkpoint: Optional[Union[str, Path]] = None) -> BaseSegmentor:
+    """Build the model of a config, for evaluation on the CPU.
+
+    Args:
+        config: Of any model of mmseg's; ``model.cfg`` is what was read.
+        checkpoint: Its weights; without, they are random.
+
+    Raises:
+        FileNotFoundError, ValueError: If either cannot be read, or they do
+            not belong together.
+    """
+    cfg = load_config(config)
+    weights = load_weights(checkpoint)['state_dict'] if checkpoint else None
+    model = revert_sync_batchnorm(init_model(cfg, device='cpu'))
+    if weights is not None:
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            reason = ' '.join(str(error).split())[:300]
+            raise ValueError(f'{checkpoint} does not belong to {config}: '
+                             f'{reason}') from error
+    return model.eval()
 
 
 def _plain(value: Any) -> Any:

@@ -6,20 +6,17 @@ OUT.pt2 for ``torch.export.load``. The file is compared with the model at sizes
 it was not exported with, and not written if they differ.
 """
 import argparse
-import tempfile
 from pathlib import Path
 from typing import Callable, Tuple, Union
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmseg.apis import init_model
 from torch import Tensor
 
-from ._checks import check_int, check_writable
-from .checkpoint import load_weights
+from ._checks import check_int
+from ._files import new_file
+from .checkpoint import load_model
 from .ops import plain
 
 TOLERANCE = 1e-3  # the largest difference of a logit that is accepted
@@ -45,25 +42,8 @@ class Network(nn.Module):
 
 
 def build(config: Union[str, Path], checkpoint: Union[str, Path]) -> Network:
-    """Build the network of a config with the weights of a checkpoint.
-
-    Raises:
-        FileNotFoundError, ValueError: If either cannot be read, or they do
-            not belong together.
-    """
-    if not Path(config).is_file():
-        raise FileNotFoundError(f'{config} is not a file: give a config such '
-                                'as configs/cac_r50_cityscapes.py')
-    weights = load_weights(checkpoint)['state_dict']
-    model = init_model(Config.fromfile(config), device='cpu')
-    model = revert_sync_batchnorm(model).eval()
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = ' '.join(str(error).split())[:300]
-        raise ValueError(
-            f'{checkpoint} does not belong to {config}: {reason}') from error
-    return Network(model).eval()
+    """Build the network of :func:`cac_mmseg.checkpoint.load_model`."""
+    return Network(load_model(config, checkpoint)).eval()
 
 
 @torch.no_grad()
@@ -89,11 +69,9 @@ def export(network: nn.Module, out: Union[str, Path],
     if out.suffix not in FORMATS:
         raise ValueError(f'--out must end on {" or ".join(FORMATS)}, got '
                          f'{out.name}')
-    folder = check_writable(out)
     write = _write_onnx if out.suffix == '.onnx' else _write_program
     h, w = size
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        file = Path(temporary, out.name)
+    with new_file(out) as file:
         predict = write(network, file, torch.randn(2, 3, h, w))
         difference = 0.
         for shape in ((1, 3, h + 40, w - 24), (3, 3, h // 2 + 16, w + 8)):
@@ -103,7 +81,6 @@ def export(network: nn.Module, out: Union[str, Path],
         if not difference <= TOLERANCE:
             raise ValueError(f'{out} is not written: its logits would differ '
                              f'by {difference:.1e}, more than {TOLERANCE}')
-        file.replace(out)
     return difference
 
 

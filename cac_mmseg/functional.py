@@ -7,15 +7,17 @@ Notation, as in the paper: ``B`` images, ``C`` channels, ``N = H * W``
 positions, ``G`` kernel sets, ``s`` the kernel size. A feature map X is
 (B, C, H, W); X' is the same with the positions flattened.
 """
-from typing import Sequence
+from typing import Sequence, Tuple
 
+import torch
 from torch import Tensor
 
 from . import ops
 from ._checks import (check_dilations, check_feature_map, check_kernel_size,
                       check_operand)
+from .ops import plain
 
-__all__ = ['predict_kernels', 'reweight']
+__all__ = ['predict_kernels', 'reweight', 'weighting_maps']
 
 
 def predict_kernels(x: Tensor, query_weight: Tensor, query_bias: Tensor,
@@ -125,6 +127,37 @@ def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
         >>> bool((reweight(x, kernels, (1, 3, 5)) == 1.5 * x).all())
         True
     """
+    return ops.reweight(x, kernels, _check_branches(x, kernels, dilations))
+
+
+def weighting_maps(x: Tensor, kernels: Tensor,
+                   dilations: Sequence[int]) -> Tensor:
+    r"""Return the weights that :func:`reweight` uses, to be looked at.
+
+    .. math:: W_i = \sigma(X *_{r_i} D_i), \quad Y = X \odot \sum_i W_i
+
+    Args:
+        x, kernels, dilations: As for :func:`reweight`.
+
+    Returns:
+        (B, ``len(dilations)``, C, H, W), between 0 and 1, in float32 at least.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+
+    Example:
+        >>> import torch
+        >>> x, kernels = torch.rand(2, 8, 16, 32), torch.zeros(2, 1, 8, 3, 3)
+        >>> tuple(weighting_maps(x, kernels, (1, 3, 5)).shape)
+        (2, 3, 8, 16, 32)
+    """
+    dilations = _check_branches(x, kernels, dilations)
+    return torch.stack(plain.weighting_maps(x, kernels, dilations), 1)
+
+
+def _check_branches(x: Tensor, kernels: Tensor,
+                    dilations: Sequence[int]) -> Tuple[int, ...]:
+    """Check the arguments of :func:`reweight` and return its dilations."""
     check_feature_map(x)
     dilations = check_dilations(dilations)
     b, c, h, w = x.shape
@@ -139,4 +172,4 @@ def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
             f'kernels holds {sets} sets, but dilations {dilations} needs '
             f'{len(dilations)} (one each) or 1 (shared by all)')
 
-    return ops.reweight(x, kernels, dilations)
+    return dilations

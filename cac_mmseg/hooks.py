@@ -1,22 +1,22 @@
-"""A hook that shows what a model predicts."""
+"""Hooks that show what a model predicts, and why."""
 import os.path as osp
 from typing import Dict, List, Optional, Sequence, Tuple
 
-import matplotlib
 import mmcv
-import mmengine.fileio as fileio
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
 
 from ._checks import check_int
+from .context import context_modules
+from .draw import draw_rows, read_image
+from .visualize import page
 
+TITLES = ('image', 'ground truth', 'prediction')
 Row = Tuple[np.ndarray, Optional[np.ndarray], np.ndarray]
 
 
@@ -51,8 +51,7 @@ class PredictionPictureHook(Hook):
             return
         room = self.num_images - len(self.rows)
         for sample in outputs[:min(room, -(-self.num_images // batches))]:
-            image = mmcv.imfrombytes(
-                fileio.get(sample.img_path), channel_order='rgb')
+            image = read_image(sample.img_path)
             truth = (
                 sample.gt_sem_seg.data[0].cpu().numpy()
                 if 'gt_sem_seg' in sample else None)
@@ -73,7 +72,7 @@ class PredictionPictureHook(Hook):
               mode: str) -> None:
         if not self.rows:
             return
-        picture = draw_predictions(self.rows, runner.visualizer.dataset_meta)
+        picture = draw_rows(self.rows, TITLES, runner.visualizer.dataset_meta)
         self.rows = []
         path = osp.join(runner.work_dir, f'{mode}_prediction.png')
         mmcv.imwrite(mmcv.rgb2bgr(picture), path)
@@ -84,53 +83,51 @@ class PredictionPictureHook(Hook):
             f'picture: {path}')
 
 
-def draw_predictions(rows: Sequence[Row], dataset_meta: dict) -> np.ndarray:
-    """Draw rows of image, ground truth and prediction with a legend.
+@HOOKS.register_module()
+class WeightingMapsHook(Hook):
+    """Send pages with the weighting maps to the visualizer's backends.
+
+    After each validation, of the first images of the data set, as drawn by
+    ``python -m cac_mmseg visualize``: to files, TensorBoard, Weights & Biases,
+    whatever the config's ``vis_backends`` name. One line turns it on:
+    ``default_hooks = dict(weighting_maps=dict(type='WeightingMapsHook'))``.
 
     Args:
-        rows: Image (H, W, 3), uint8, RGB; label maps (H, W), the ground truth
-            or None; labels without a colour are left white.
-        dataset_meta: ``classes`` and ``palette``, one colour per class.
+        num_images: How many pages.
+        num_channels: Rows of a page.
 
-    Returns:
-        The picture (h, w, 3), uint8, RGB.
+    Raises:
+        ValueError: When the run starts, if no module of the model predicts
+            depth-wise kernels.
     """
-    classes = dataset_meta['classes']
-    palette = np.full((256, 3), 255, np.uint8)
-    palette[:len(classes)] = dataset_meta['palette']
-    height, width = rows[0][0].shape[:2]
-    # inches: columns of a fixed width, rows as high as the images ask for
-    side, top, bottom = 4.0, 0.3, 0.25 * (1 + len(classes) // 6) + 0.1
-    tall = side * height / width * len(rows) + top + bottom
-    with matplotlib.rc_context({'font.size': 11}):
-        figure = Figure(figsize=(3 * side, tall), dpi=100)
-        axes = figure.subplots(len(rows), 3, squeeze=False)
-        for row, maps in zip(axes, rows):
-            for ax, data in zip(row, maps):
-                ax.set_axis_off()
-                if data is not None:
-                    ax.imshow(
-                        data
-                        if data.ndim == 3 else palette[data.astype(np.uint8)],
-                        interpolation='nearest',
-                        aspect='auto')
-        for ax, title in zip(axes[0], ('image', 'ground truth', 'prediction')):
-            ax.set_title(title, pad=4)
-        figure.legend(
-            handles=[
-                Patch(facecolor=palette[i] / 255, label=name)
-                for i, name in enumerate(classes)
-            ],
-            loc='lower center',
-            ncols=min(6, len(classes)),
-            frameon=False)
-        figure.subplots_adjust(
-            left=0,
-            right=1,
-            wspace=0.02,
-            hspace=0.02,
-            top=1 - top / tall,
-            bottom=bottom / tall)
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    priority = 'VERY_LOW'
+
+    def __init__(self, num_images: int = 1, num_channels: int = 4) -> None:
+        self.num_images = check_int('num_images', num_images)
+        self.num_channels = check_int('num_channels', num_channels)
+
+    def before_run(self, runner: Runner) -> None:
+        if not context_modules(runner.model):
+            raise ValueError(
+                'WeightingMapsHook has nothing to show: the model '
+                'has no CaCModule. Remove it from the config')
+
+    def after_val_iter(
+            self,
+            runner: Runner,
+            batch_idx: int,
+            data_batch: Optional[dict] = None,
+            outputs: Optional[Sequence[SegDataSample]] = None) -> None:
+        if not is_main_process():
+            return
+        model = runner.model
+        model = model.module if is_model_wrapper(model) else model
+        for i, output in enumerate(outputs):
+            index = batch_idx * len(outputs) + i
+            if index >= self.num_images:
+                return
+            data = {key: value[i:i + 1] for key, value in data_batch.items()}
+            picture = page(model, data, output, runner.visualizer.dataset_meta,
+                           self.num_channels)
+            runner.visualizer.add_image(f'weighting_maps_{index}', picture,
+                                        runner.iter)

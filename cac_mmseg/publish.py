@@ -7,14 +7,13 @@ checkpoint contains is run.
 """
 import argparse
 import hashlib
-import os
 import tempfile
 from pathlib import Path
 from typing import Union
 
 import torch
 
-from ._checks import check_writable
+from ._files import check_writable
 from .checkpoint import load_weights
 
 
@@ -37,17 +36,12 @@ def publish(checkpoint: Union[str, Path], out: Union[str, Path]) -> Path:
     content = load_weights(checkpoint)
     out = Path(out)
     folder = check_writable(out)
-    handle, name = tempfile.mkstemp(dir=folder, suffix='.tmp')
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        torch.save(content, temporary)
-        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()[:8]
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        file = Path(temporary, 'weights')
+        torch.save(content, file)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
         target = folder / f'{out.name.removesuffix(".pth")}-{digest}.pth'
-        temporary.chmod(0o644)  # mkstemp lets only its user read
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        file.replace(target)
     return target
 
 

@@ -9,6 +9,7 @@ import torch
 
 from cac_mmseg import export
 from cac_mmseg.__main__ import main
+from cac_mmseg.checkpoint import load_model
 
 
 @pytest.fixture
@@ -17,8 +18,7 @@ def trained(tmp_path, configs):
     config = tmp_path / 'config.py'
     config.write_text(f"_base_ = '{configs}/cac_r18_contextshapes.py'\n"
                       'model = dict(decode_head=dict(num_heads=2))\n')
-    network = export.Network(export.init_model(str(config),
-                                               device='cpu')).train()
+    network = export.Network(load_model(config)).train()
     network(torch.randn(2, 3, 64, 96))  # statistics of the norms
     torch.save(network.model.state_dict(), tmp_path / 'weights.pth')
     return config, tmp_path / 'weights.pth'

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from cac_mmseg import PredictionPictureHook
-from cac_mmseg.hooks import draw_predictions
+from cac_mmseg.draw import draw_rows
+from cac_mmseg.hooks import TITLES
 
 META = dict(
     classes=('sky', 'road', 'car'),
@@ -18,7 +19,7 @@ def row(height, width, label, prediction):
 
 @pytest.mark.parametrize('size', [(40, 60), (60, 40), (33, 100)])
 def test_shows_image_truth_and_prediction_in_this_order(size):
-    picture = draw_predictions([row(*size, 1, 2), row(*size, 255, 0)], META)
+    picture = draw_rows([row(*size, 1, 2), row(*size, 255, 0)], TITLES, META)
     assert picture.dtype == np.uint8
     height, width = picture.shape[:2]
     columns = np.linspace(width / 6, width * 5 / 6, 3).astype(int)
@@ -33,7 +34,7 @@ def test_shows_image_truth_and_prediction_in_this_order(size):
 
 
 def test_ground_truth_may_be_missing():
-    picture = draw_predictions([row(40, 60, None, 2)], META)
+    picture = draw_rows([row(40, 60, None, 2)], TITLES, META)
     middle = picture[picture.shape[0] // 2]
     assert (middle[picture.shape[1] // 2] == 255).all()
     assert middle[picture.shape[1] * 5 // 6].tolist() == META['palette'][2]

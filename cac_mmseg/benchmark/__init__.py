@@ -8,7 +8,8 @@ import argparse
 
 import torch
 
-from .._checks import check_int, check_writable
+from .._checks import check_int
+from .._files import check_writable
 from . import heads, op
 from .report import Report
 from .timing import Setting

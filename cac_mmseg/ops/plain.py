@@ -5,7 +5,7 @@ ONNX graph, and with a torch that cannot register them. Every call here takes
 batch, height and width as they come, so an exported graph keeps them dynamic;
 a grouped convolution would fix the batch in its number of groups.
 """
-from typing import Sequence, Tuple
+from typing import List, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -21,16 +21,16 @@ def pool_queries(x: Tensor, query_weight: Tensor,
     return queries @ x.transpose(1, 2) / x.shape[2], queries.mean(2)
 
 
-def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
-    """See :func:`cac_mmseg.functional.reweight`."""
+def weighting_maps(x: Tensor, kernels: Tensor,
+                   dilations: Sequence[int]) -> List[Tensor]:
+    """See :func:`cac_mmseg.functional.weighting_maps`: (B, C, H, W) each."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     h, w = x.shape[2:]
     sets, s = kernels.shape[1], kernels.shape[4]
     margin = max(dilations) * (s // 2)
-    wide = x.to(dtype)
-    padded = F.pad(wide, (margin, ) * 4)
+    padded = F.pad(x.to(dtype), (margin, ) * 4)
     taps = kernels.to(dtype).flatten(3)[..., None, None]  # [b, g, c, t, 1, 1]
-    weights = 0
+    maps = []
     for i, dilation in enumerate(dilations):
         response = 0
         for t in range(s * s):
@@ -39,5 +39,11 @@ def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
             response = response + (
                 padded[:, :, top:top + h, left:left + w] *
                 taps[:, i % sets, :, t])
-        weights = weights + response.sigmoid()
-    return (wide * weights).to(x.dtype)
+        maps.append(response.sigmoid())
+    return maps
+
+
+def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
+    """See :func:`cac_mmseg.functional.reweight`."""
+    maps = weighting_maps(x, kernels, dilations)
+    return (x.to(maps[0].dtype) * sum(maps)).to(x.dtype)

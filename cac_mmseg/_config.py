@@ -1,0 +1,83 @@
+"""Find, read and understand config files."""
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Union
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
+
+CONFIGS = Path(__file__).parent / '.mim' / 'configs'
+
+
+def config_path(name: str) -> str:
+    """Return the path of a config of this package by its name.
+
+    Args:
+        name: Such as 'cac_r101_cityscapes'; '.py' and the folder are optional.
+
+    Returns:
+        A path for ``mmengine.Config.fromfile``.
+
+    Raises:
+        ValueError: If there is none; names those that are close.
+
+    Example:
+        >>> config_path('cac_r101_cityscapes').endswith('cityscapes.py')
+        True
+    """
+    configs = {
+        path.stem: path
+        for folder in (CONFIGS, CONFIGS / 'ablations')
+        for path in folder.glob('*.py')
+    }
+    stem = Path(str(name)).name.removesuffix('.py')
+    if stem not in configs:
+        close = get_close_matches(stem, configs, n=3) or sorted(configs)
+        raise ValueError(f'no config is named {name!r}; there is '
+                         f'{", ".join(close)}')
+    return str(configs[stem])
+
+
+def load_config(path: Union[str, Path]) -> Config:
+    """Read a config file, and make its scope the default one.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read, or configures no model.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'{path} is not a file: give a config such '
+                                'as configs/cac_r50_cityscapes.py')
+    try:
+        config = Config.fromfile(path)
+    except Exception as error:  # a config is code: it can raise anything
+        raise ValueError(f'{path} cannot be read as a config: '
+                         f'{type(error).__name__}: {error}') from error
+    if 'model' not in config:
+        raise ValueError(f'{path} configures no model')
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    return config
+
+
+def dataset_without_data(config: Config) -> BaseSegDataset:
+    """Build the data set that a config tests on, of which no file is read.
+
+    It knows the classes, their colours, how labels are read, and the pipeline.
+
+    Raises:
+        ValueError: If the config names none.
+    """
+    cfg = config.get('test_dataloader', {}).get('dataset')
+    while cfg and ('dataset' in cfg or 'datasets' in cfg):  # wrapped
+        cfg = cfg['dataset'] if 'dataset' in cfg else cfg['datasets'][0]
+    if not cfg:
+        raise ValueError(f'{config.filename} has no test_dataloader.dataset, '
+                         'which names the classes and the pipeline')
+    # some of mmseg's assert that these exist: any file does
+    there = dict(
+        data_root=None,
+        data_prefix=dict(img_path='.', seg_map_path='.'),
+        ann_file=config.filename)
+    return DATASETS.build({**cfg, **there, 'lazy_init': True})

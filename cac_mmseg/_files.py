@@ -1,0 +1,43 @@
+"""Files that are written whole or not at all."""
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator, Union
+
+
+def check_writable(path: Union[str, Path]) -> Path:
+    """Return the folder of a file to be written, if it can be."""
+    folder = Path(path).resolve().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f'{path} cannot be written: {folder} is not a folder '
+                         'that you may write to')
+    return folder
+
+
+def make_folder(path: Union[str, Path]) -> Path:
+    """Return a folder to write to, made where it is missing."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f'{path} cannot be made a folder: '
+                         f'{error.strerror}') from error
+    check_writable(path / 'file')
+    return path
+
+
+@contextmanager
+def new_file(path: Union[str, Path]) -> Iterator[Path]:
+    """Yield a path to write to, which takes the place of ``path`` at the end.
+
+    After an error nothing is left of it, and what was there before stays.
+
+    Raises:
+        ValueError: If the folder of ``path`` cannot be written to.
+    """
+    with tempfile.TemporaryDirectory(
+            dir=check_writable(path), prefix='.cac_mmseg-') as folder:
+        file = Path(folder, Path(path).name)
+        yield file
+        file.replace(path)
