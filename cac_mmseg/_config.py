@@ -1,7 +1,7 @@
 """Find, read and understand config files."""
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Union
+from typing import Iterator, Union
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -61,6 +61,20 @@ def load_config(path: Union[str, Path]) -> Config:
     return config
 
 
+def dataset_configs(config: Config, split: str) -> Iterator[dict]:
+    """Yield what configures the 'train', 'val' or 'test' data sets.
+
+    Several where they are concatenated; wrappers are looked into.
+    """
+    todo = [config.get(f'{split}_dataloader', {}).get('dataset')]
+    while todo:
+        cfg = todo.pop(0)
+        if cfg and ('dataset' in cfg or 'datasets' in cfg):
+            todo += [cfg['dataset']] if 'dataset' in cfg else cfg['datasets']
+        elif cfg:
+            yield cfg
+
+
 def dataset_without_data(config: Config) -> BaseSegDataset:
     """Build the data set that a config tests on, of which no file is read.
 
@@ -69,10 +83,8 @@ def dataset_without_data(config: Config) -> BaseSegDataset:
     Raises:
         ValueError: If the config names none.
     """
-    cfg = config.get('test_dataloader', {}).get('dataset')
-    while cfg and ('dataset' in cfg or 'datasets' in cfg):  # wrapped
-        cfg = cfg['dataset'] if 'dataset' in cfg else cfg['datasets'][0]
-    if not cfg:
+    cfg = next(dataset_configs(config, 'test'), None)
+    if cfg is None:
         raise ValueError(f'{config.filename} has no test_dataloader.dataset, '
                          'which names the classes and the pipeline')
     # some of mmseg's assert that these exist: any file does

@@ -21,7 +21,7 @@ from mmseg.registry import DATASETS
 from prettytable import PrettyTable, TableStyle
 
 from ._checks import check_int
-from ._config import load_config
+from ._config import dataset_configs, load_config
 from ._files import make_folder, new_file
 from .draw import draw_rows, paint, read_image
 
@@ -106,17 +106,22 @@ def check(config: Config, split: str, workers: int = 1) -> Optional[Report]:
     Raises:
         FileNotFoundError, ValueError: If the data set cannot be listed.
     """
-    cfg = config.get(f'{split}_dataloader', {}).get('dataset')
-    if not cfg or split == 'test' and cfg == config.get('val_dataloader',
-                                                        {}).get('dataset'):
+    cfgs = list(dataset_configs(config, split))
+    if not cfgs or split == 'test' and cfgs == list(
+            dataset_configs(config, 'val')):
         return None
     problems, samples = [], []
     try:
-        datasets = list(_unwrap(DATASETS.build(cfg)))
+        # serialised, one without a sample cannot be built
+        datasets = [
+            DATASETS.build({
+                **cfg, 'serialize_data': False
+            }) for cfg in cfgs
+        ]
     except (AssertionError, OSError) as error:  # mmseg asserts that it exists
         raise FileNotFoundError(
             f'the {split} data cannot be listed: {error or type(error)}. '
-            f'Put them at data_root={cfg.get("data_root")!r}, or give '
+            f'Put them at data_root={cfgs[0].get("data_root")!r}, or give '
             f'--cfg-options {split}_dataloader.dataset.data_root=DIR'
         ) from error
     for dataset in datasets:
@@ -140,17 +145,6 @@ def check(config: Config, split: str, workers: int = 1) -> Optional[Report]:
     problems += _inconsistent(config, split, datasets[0])
     hints = list(_hints(datasets[0], _total(samples)))
     return Report(split, datasets[0], samples, problems, hints)
-
-
-def _unwrap(dataset: BaseDataset) -> Iterator[BaseDataset]:
-    """The data sets in wrappers that concatenate or repeat them."""
-    if hasattr(dataset, 'datasets'):
-        for one in dataset.datasets:
-            yield from _unwrap(one)
-    elif hasattr(dataset, 'dataset'):
-        yield from _unwrap(dataset.dataset)
-    else:
-        yield dataset
 
 
 def _without_image(dataset: BaseDataset, known: set) -> Iterator[str]:

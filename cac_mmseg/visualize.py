@@ -148,7 +148,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('config', help='such as configs/cac_r18_camvid.py')
     add('files',
         nargs='+',
-        metavar='[CHECKPOINT] IMAGE',
+        metavar=('[CHECKPOINT] IMAGE', 'IMAGE'),
         help='weights (.pth), without which they are random, then images or '
         'folders of images')
     add('--out', required=True, metavar='DIR', help='gets IMAGE.png for each')

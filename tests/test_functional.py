@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import predict_kernels as literal_kernels
 from reference import reweight as literal_reweight
+from reference import weighting_map as literal_map
 from torch.autograd import gradcheck
 
-from cac_mmseg.functional import predict_kernels, reweight
+from cac_mmseg.functional import predict_kernels, reweight, weighting_maps
 
 # relative to the largest value of the reference, or to 1
 TOLERANCE = {
@@ -79,6 +80,23 @@ def test_reweight_is_the_literal_sum(shape, s, dilations, shared, dtype):
         actual = reweight(layout, kernels, dilations)
         assert actual.dtype == dtype
         assert_close(actual, expected, dtype)
+
+
+@settings(max_examples=25, deadline=None)
+@given(shapes, kernel_sizes, dilation_sets, st.booleans())
+def test_weighting_maps_are_the_literal_ones(shape, s, dilations, shared):
+    x = torch.randn(shape, dtype=torch.float64)
+    sets = 1 if shared else len(dilations)
+    kernels = torch.randn(
+        shape[0], sets, shape[1], s, s, dtype=torch.float64) / s
+    maps = weighting_maps(x, kernels, dilations)
+    assert maps.shape == (shape[0], len(dilations), *shape[1:])
+    for i, dilation in enumerate(dilations):
+        of_branch = kernels[:, [0 if shared else i]]
+        assert_close(maps[:, i], literal_map(x, of_branch, [dilation]),
+                     torch.float64)
+    assert_close(x * maps.sum(1), reweight(x, kernels, dilations),
+                 torch.float64)
 
 
 @pytest.mark.parametrize('s', [1, 3, 7])
@@ -231,7 +249,8 @@ def test_reweight_names_what_does_not_fit(change, error, words):
         x=torch.zeros(1, 4, 5, 5),
         kernels=torch.zeros(1, 2, 4, 3, 3),
         dilations=(1, 3))
-    reweight(**arguments)
-    with pytest.raises(error) as info:
-        reweight(**arguments | change)
-    assert all(word in str(info.value) for word in words), str(info.value)
+    for function in (reweight, weighting_maps):
+        function(**arguments)
+        with pytest.raises(error) as info:
+            function(**arguments | change)
+        assert all(word in str(info.value) for word in words), str(info.value)

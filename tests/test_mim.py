@@ -39,7 +39,13 @@ def trained(tmp_path_factory, configs):
     """A run of a few iterations, in an empty folder."""
     cwd = tmp_path_factory.mktemp('run')
     config = configs / 'cac_r18_contextshapes.py'
-    output = mim('train', config, '--cfg-options', *SHORT, cwd=cwd)
+    output = mim(
+        'train',
+        config,
+        '--cfg-options',
+        *SHORT,
+        'default_hooks.weighting_maps.type=WeightingMapsHook',
+        cwd=cwd)
     return cwd, config, output, cwd / 'work_dirs/cac_r18_contextshapes'
 
 
@@ -50,6 +56,8 @@ def test_train_ends_with_the_score_and_a_picture(trained):
     path = re.search(r'val mIoU [\d.]+, picture: (.+\.png)', last)[1]
     assert cv2.imread(str(cwd / path)).shape[1] == 1200
     assert (work_dir / 'iter_6.pth').is_file()
+    page, = work_dir.rglob('vis_image/weighting_maps_0_6.png')
+    assert cv2.imread(str(page)).shape[1] == 1200
 
 
 def test_test_repeats_the_score_of_training(trained):
