@@ -5,8 +5,9 @@ CaC modules made of the image: for the channels that vary most over it, the
 weights W of each dilation, their sum, and the predicted kernels D.
 """
 import argparse
+import os
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import mmcv
 import numpy as np
@@ -36,7 +37,7 @@ class Reader:
         labels: Folder of the label maps, named as the data set names them.
     """
 
-    def __init__(self, config: Config, labels: Optional[Path]) -> None:
+    def __init__(self, config: Config, labels: Optional[str]) -> None:
         self.dataset = dataset_without_data(config)
         self.labels = labels
         self.pipeline = Compose([
@@ -44,53 +45,63 @@ class Reader:
             if labels or 'Annotation' not in type(transform).__name__
         ])
 
-    def __call__(self, image: Path) -> dict:
+    def __call__(self, image: str) -> dict:
         """Return a batch of one image, as a data loader gives it."""
-        read_image(str(image))  # or it raises with the name of the file
+        read_image(image)  # or it raises with the name of the file
         info = dict(
-            img_path=str(image),
+            img_path=image,
             label_map=self.dataset.label_map,
             reduce_zero_label=self.dataset.reduce_zero_label,
             seg_fields=[])
         if self.labels:
-            info['seg_map_path'] = str(self.label_path(image))
+            info['seg_map_path'] = self.label_path(image)
         sample = self.pipeline(info)
         return {key: [value] for key, value in sample.items()}
 
-    def label_path(self, image: Path) -> Path:
+    def label_path(self, image: str) -> str:
         """Return where the label map of an image should be."""
-        stem = image.name.removesuffix(self.dataset.img_suffix)
-        return self.labels / f'{stem}{self.dataset.seg_map_suffix}'
+        name, suffix = os.path.basename(image), self.dataset.img_suffix
+        # which may be more than an ending, such as _leftImg8bit.png
+        stem = name.removesuffix(suffix) if name.endswith(suffix) else Path(
+            name).stem
+        return os.path.join(self.labels,
+                            f'{stem}{self.dataset.seg_map_suffix}')
 
 
-def find_images(paths: Sequence[Union[str, Path]]) -> List[Path]:
+def find_images(paths: Sequence[str]) -> List[str]:
     """Return the images that are named, or in the folders that are named.
 
     Raises:
         FileNotFoundError: If there is no such file, or none in a folder.
         ValueError: If pages would have the same name.
     """
-    images: List[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            found = sorted(file for file in path.iterdir()
-                           if file.suffix.lower() in SUFFIXES)
+    images: List[str] = []
+    for path in paths:
+        if os.path.isdir(path):
+            found = sorted(
+                os.path.join(path, name) for name in os.listdir(path)
+                if name.lower().endswith(SUFFIXES))
             if not found:
                 raise FileNotFoundError(
                     f'{path} holds no image ({", ".join(SUFFIXES)})')
             images += found
-        elif path.is_file():
+        elif _is_there(path):
             images.append(path)
         else:
             raise FileNotFoundError(f'{path} is not a file or a folder: give '
                                     'images, or folders of images')
-    seen = {}
+    seen: Dict[str, str] = {}
     for image in images:
-        other = seen.setdefault(image.stem, image)
+        other = seen.setdefault(Path(image).stem, image)
         if other != image:
             raise ValueError(f'{other} and {image} would both be written to '
-                             f'{image.stem}.png: give them in two calls')
+                             f'{Path(image).stem}.png: give them in two calls')
     return [*seen.values()]
+
+
+def _is_there(path: str) -> bool:
+    # others are served by a backend of mmengine's
+    return '://' in path or os.path.isfile(path)
 
 
 def page(model: BaseSegmentor,
@@ -180,12 +191,11 @@ def run(arguments: argparse.Namespace) -> None:
     if not files:
         raise ValueError(f'no IMAGE is given, only {checkpoint}')
     images = find_images(files)
-    labels = Path(arguments.labels) if arguments.labels else None
     model = load_model(arguments.config, checkpoint).to(arguments.device)
-    reader = Reader(model.cfg, labels)
+    reader = Reader(model.cfg, arguments.labels)
     missing = [
-        str(reader.label_path(image)) for image in images
-        if labels and not reader.label_path(image).is_file()
+        reader.label_path(image) for image in images
+        if arguments.labels and not _is_there(reader.label_path(image))
     ]
     if missing:
         raise FileNotFoundError(
@@ -201,6 +211,6 @@ def run(arguments: argparse.Namespace) -> None:
         picture = page(model, data,
                        model.test_step(data)[0], reader.dataset.metainfo,
                        arguments.top, arguments.channels)
-        with new_file(out / f'{image.stem}.png') as file:
+        with new_file(out / f'{Path(image).stem}.png') as file:
             mmcv.imwrite(mmcv.rgb2bgr(picture), str(file))
     print(f'\n{len(images)} pages in {out}')

@@ -189,3 +189,15 @@ def test_the_hook_refuses_a_model_without_modules(configs):
     Runner.model = model
     with pytest.raises(ValueError, match='the model has no CaCModule'):
         WeightingMapsHook().before_run(Runner)
+
+
+@pytest.mark.parametrize('suffixes, image, label', [
+    (('.jpg', '.png'), 'a.jpg', 'a.png'),
+    (('.jpg', '.png'), 'a.b.png', 'a.b.png'),
+    (('_image.png', '_label.png'), 'a_image.png', 'a_label.png'),
+])
+def test_label_maps_are_named_as_in_the_data_set(files, suffixes, image,
+                                                 label):
+    reader = Reader(load_model(files / 'config.py').cfg, files)
+    reader.dataset.img_suffix, reader.dataset.seg_map_suffix = suffixes
+    assert reader.label_path(files / image) == files / label
