@@ -14,27 +14,31 @@ LABELS = sorted([*NAMES, *(f'thing {i:03d}' for i in range(399)), 'unknown'])
 SIZES = [(20, 30), (30, 20), (25, 25)]
 
 
-@pytest.fixture
-def official(tmp_path):
+def write_official(root):
     """trainval/*.mat, labels.txt and a VOC2010 folder, six images."""
     rng = np.random.default_rng()
     assert len(LABELS) == 459
-    (tmp_path / 'labels.txt').write_text(''.join(
+    (root / 'labels.txt').write_text(''.join(
         f'{i}: {name}\n' for i, name in enumerate(LABELS, start=1)))
-    voc = tmp_path / 'data/VOCdevkit/VOC2010'
+    voc = root / 'data/VOCdevkit/VOC2010'
     for folder in (voc / 'JPEGImages', voc / 'ImageSets/Main',
-                   tmp_path / 'trainval'):
+                   root / 'trainval'):
         folder.mkdir(parents=True)
     for i in range(6):
         size = SIZES[i % 3]
         image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
         cv2.imwrite(str(voc / f'JPEGImages/2008_{i:06d}.jpg'), image)
         labels = rng.integers(0, 460, size).astype(np.uint16)
-        savemat(tmp_path / f'trainval/2008_{i:06d}.mat', dict(LabelMap=labels))
-        np.save(tmp_path / f'{i}.npy', labels)
+        savemat(root / f'trainval/2008_{i:06d}.mat', dict(LabelMap=labels))
+        np.save(root / f'{i}.npy', labels)
     for split, numbers in (('train', (4, 0, 2)), ('val', (1, 3, 5))):
         (voc / f'ImageSets/Main/{split}.txt').write_text(''.join(
             f'2008_{i:06d}\n' for i in numbers))
+
+
+@pytest.fixture
+def official(tmp_path):
+    write_official(tmp_path)
     return tmp_path
 
 

@@ -1,0 +1,228 @@
+"""Every command and example of README and docs is run, here or elsewhere."""
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import fake_data
+import numpy as np
+import pytest
+import test_prepare
+import torch
+from conftest import ROOT
+
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+
+# commands that are not run here, and where they are
+ELSEWHERE = [
+    (r'pytest', '.ci/run'),
+    (r'mim \w+ cacnet-mmseg', 'test_wheel'),
+    (r'mim train .*--launcher', 'several GPUs; ranks: test_distributed'),
+    (r'torchrun ', 'several machines; ranks: test_distributed'),
+    (r'(CAC_MMSEG_TRITON=1 )?python -m cac_mmseg benchmark .*--device cuda',
+     'a GPU; on the CPU: test_benchmark'),
+    (r'for seed in', 'hours; each line of it: below'),
+    (r'mim train mmsegmentation configs/cac_r50_camvid.py '
+     r'--cfg-options model.pretrained=', 'test_data_configs, test_preflight'),
+]
+# appended to the others so that they end within seconds
+TINY = [
+    'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
+    'default_hooks.checkpoint.interval=2', 'train_dataloader.batch_size=2',
+    'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',
+    'test_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'val_dataloader.persistent_workers=False',
+    'test_dataloader.persistent_workers=False'
+]
+FEW = [
+    'train_dataloader.dataset.num_images=4',
+    'val_dataloader.dataset.num_images=2',
+    'test_dataloader.dataset.num_images=2'
+]
+
+
+def blocks(language):
+    """Pages and code blocks."""
+    return [(page.name, block) for page in PAGES for block in re.findall(
+        rf'```{language}\n(.*?)```', page.read_text(), re.DOTALL)]
+
+
+def commands():
+    """One by one; a loop is one."""
+    found = []
+    for _, block in blocks('shell'):
+        block = block.replace('\\\n', '')
+        found += [block] if block.startswith('for ') else block.splitlines()
+    # what installs has installed what runs here
+    install = 'pip install -r requirements.txt && '
+    return list(dict.fromkeys(line.removeprefix(install) for line in found))
+
+
+HERE = [
+    command for command in commands()
+    if not any(re.match(pattern, command) for pattern, _ in ELSEWHERE)
+]
+
+
+def test_every_command_is_known():
+    everything = commands()
+    assert len(everything) > 25
+    for pattern, _ in ELSEWHERE:
+        assert any(re.match(pattern, command) for command in everything)
+    known = ('mim train', 'mim test', 'mim run', 'mim gridsearch',
+             'python -m cac_mmseg ')
+    assert all(command.startswith(known) for command in HERE)
+
+
+def test_commands_outside_of_blocks_are_options_of_those_in_them():
+    """A figure names the command that measured it in the text."""
+    text = ' '.join(' '.join(page.read_text() for page in PAGES).split())
+    inline = set(re.findall(r'`python -m cac_mmseg ([\w-]+)', text))
+    run = {
+        command.split()[3]
+        for command in commands() if '-m cac_' in command
+    }
+    # these two are long: test_benchmark and test_cost
+    assert inline <= run | {'benchmark', 'cost'}
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text()
+    links = re.findall(r'\]\(([^)]+)\)|src="([^"]+)"', text)
+    for link in filter(None, sum(links, ())):
+        if link.startswith('http'):
+            continue
+        name, _, anchor = link.partition('#')
+        target = (page.parent / name).resolve() if name else page
+        assert target.is_file(), link
+        if anchor:
+            headings = re.findall(r'^#+ (.*)$', target.read_text(), re.M)
+            slugs = [
+                re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
+                for heading in headings
+            ]
+            assert anchor in slugs, link
+
+
+def test_the_translation_is_complete():
+    ours, theirs = ((ROOT / name).read_text()
+                    for name in ('README.md', 'README_zh-CN.md'))
+    for pattern in (r'```\w*\n.*?```', r'\(([^) ]+\.(?:md|svg)[^)]*)\)',
+                    r'https?://[^)> ]+', r'src="([^"]+)"'):
+        found = [
+            re.findall(pattern, text, re.DOTALL) for text in (ours, theirs)
+        ]
+        assert [
+            set(links) - {'README.md', 'README_zh-CN.md'} for links in found
+        ][0] == set(found[1]) - {'README.md', 'README_zh-CN.md'}
+    for pattern in (r'^#+ ', r'^\|', r'^\d\. '):
+        assert len(re.findall(pattern, ours,
+                              re.M)) == len(re.findall(pattern, theirs,
+                                                       re.M)), pattern
+    # every figure, wherever the language puts it
+    numbers = [
+        sorted(re.findall(r'\d[\d.,]*\d', text)) for text in (ours, theirs)
+    ]
+    assert numbers[0] == numbers[1]
+
+
+@pytest.mark.parametrize('page, block', blocks('python'))
+def test_examples_are_python(page, block):
+    ast.parse(block.replace('{{', '').replace('}}', ''))
+
+
+@pytest.fixture(scope='module')
+def sandbox(tmp_path_factory):
+    """A checkout's configs, small data in genuine formats, and weights."""
+    root = tmp_path_factory.mktemp('sandbox')
+    (root / 'configs').symlink_to(ROOT / 'configs')
+    rng = np.random.default_rng(0)
+    fake_data.camvid(root / 'data', rng)
+    test_prepare.write_official(root)
+    (root / 'data/camvid/val/0016E5_07959.png').write_bytes(
+        next((root / 'data/camvid/val').iterdir()).read_bytes())
+    (root / 'data/camvid/valannot/0016E5_07959.png').write_bytes(
+        next((root / 'data/camvid/valannot').iterdir()).read_bytes())
+    page = (ROOT / 'docs/getting_started.md').read_text()
+    (root / 'my_data.py').write_text(
+        re.search(r'```python\n(# my_data.py\n.*?)```', page, re.DOTALL)[1])
+    for split in ('train', 'val'):
+        for i in range(3):
+            for folder, content in (('img', (48, 64, 3)), ('ann', (48, 64))):
+                path = root / f'data/mine/{folder}/{split}'
+                path.mkdir(parents=True, exist_ok=True)
+                suffix = 'jpg' if folder == 'img' else 'png'
+                cv2.imwrite(
+                    str(path / f'{i}.{suffix}'),
+                    rng.integers(0, 3, content, dtype=np.uint8))
+    weights = dict(state_dict={'stem.0.weight': torch.zeros(1)})
+    torch.save(weights, root / 'resnet50_v1c.pth')
+    return root
+
+
+def keep(folder, number):
+    """Give the short run's checkpoint the name that the page uses."""
+    made, wanted = folder / 'iter_2.pth', folder / f'iter_{number}.pth'
+    if made.exists() and not wanted.exists():
+        wanted.symlink_to(made)
+
+
+def shortened(command):
+    """The command with options that make it short."""
+    extra = []
+    if command.startswith(('mim train', 'mim test', 'mim gridsearch')):
+        extra += TINY
+    if 'contextshapes' in command:
+        extra += FEW
+    if not extra or command.startswith(('python', 'mim run')):
+        return command
+    joint = ' ' if '--cfg-options' in command else ' --cfg-options '
+    return command + joint + ' '.join(extra)
+
+
+@pytest.mark.slow
+def test_commands_do_what_the_pages_say(sandbox):
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    # training first, as the pages do
+    order = sorted(HERE, key=lambda command: 'mim train' not in command)
+    for command in order:
+        run = subprocess.run(
+            shortened(command),
+            shell=True,
+            cwd=sandbox,
+            env={
+                **os.environ, 'PATH': path
+            },
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=900)
+        assert run.returncode == 0, command + run.stdout[-3000:]
+        for name, number in (('cac_r18_camvid', 1000),
+                             ('cac_r18_contextshapes', 400), ('my_data',
+                                                              10000)):
+            keep(sandbox / 'work_dirs' / name, number)
+        for published in sandbox.glob('cac_r18_camvid-*.pth'):
+            target = sandbox / 'cac_r18_camvid-1a2b3c4d.pth'
+            if not target.exists():
+                target.symlink_to(published)
+    made = {path.name for path in sandbox.rglob('*')}
+    assert {
+        'samples.png', 'weighting_maps_0_2.png', '000003.png',
+        'cac_r18_camvid.onnx', 'cac_r18_camvid.pt2',
+        'SegmentationClassContext', '0016E5_07959.png'
+    } <= made
+    examples = [
+        block for page, block in blocks('python') if page == 'deployment.md'
+    ]
+    script = '\n'.join([
+        'import numpy as np', 'rgb = np.zeros((64, 96, 3), np.uint8)',
+        *examples
+    ])
+    subprocess.run([sys.executable, '-c', script], cwd=sandbox, check=True)
+    assert len([*(sandbox / 'predicted').rglob('*.png')]) == 2
