@@ -1,0 +1,131 @@
+"""Commands as users type them: help, and errors that leave nothing behind."""
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from mmseg.apis import init_model
+
+from cac_mmseg.__main__ import COMMANDS
+
+# command line, exit status, words of the message
+ERRORS = [
+    ('', 2, 'the following arguments are required: COMMAND'),
+    ('train', 2, "invalid choice: 'train'"),
+    ('doctor --weights gone.pth', 1, 'gone.pth is not a file'),
+    ('cost --channels 0', 2, '--channels must be >= 1, got 0'),
+    ('benchmark --heads NoHead', 2, 'NoHead'),
+    ('benchmark --rounds 1 --plot none/b.png', 2, 'none is not a folder'),
+    ('publish gone.pth out.pth', 2, 'gone.pth is not a file'),
+    ('publish text.png out.pth', 2, 'text.png cannot be read as a checkpoint'),
+    ('publish weights.pth none/out.pth', 2, 'none is not a folder'),
+    ('publish weights.pth text.png/out.pth', 2, 'is not a folder'),
+    ('export gone.py weights.pth --out m.pt2', 2, 'gone.py is not a file'),
+    ('export config.py gone.pth --out m.pt2', 2, 'gone.pth is not a file'),
+    ('export config.py other.pth --out m.pt2', 2,
+     'other.pth does not belong to config.py'),
+    ('export config.py weights.pth --out m.bin', 2, 'must end on .onnx or'),
+    ('export config.py weights.pth --out none/m.pt2', 2,
+     'none is not a folder'),
+    ('visualize config.py weights.pth gone.png --out out', 2,
+     'gone.png is not a file'),
+    ('visualize config.py weights.pth empty --out out', 2,
+     'empty holds no image'),
+    ('visualize config.py other.pth image.png --out out', 2,
+     'other.pth does not belong to config.py'),
+    ('visualize config.py weights.pth text.png --out new', 2,
+     'text.png cannot be read as an image'),
+    ('visualize config.py weights.pth image.png --out text.png', 2,
+     'text.png cannot be made a folder'),
+    ('visualize config.py weights.pth image.png --labels empty --out out', 2,
+     '1 label maps are missing: empty/image.png'),
+    ('check-data gone.py', 2, 'gone.py is not a file'),
+    ('check-data text.png', 2, 'text.png cannot be read as a config'),
+    ('check-data camvid.py --out new', 2, 'train data cannot be listed'),
+    ('check-data config.py --out text.png', 2, 'cannot be made a folder'),
+    ('prepare coco --mat empty --labels text.png --voc empty', 2,
+     "invalid choice: 'coco'"),
+    ('prepare pascal-context --mat empty --labels gone.txt --voc empty', 2,
+     'gone.txt is not a file'),
+    ('prepare pascal-context --mat empty --labels labels.txt --voc empty', 2,
+     'empty holds no *.mat file'),
+    ('prepare pascal-context --mat . --labels text.png --voc empty', 2,
+     "line 1 must be like '12: name'"),
+]
+HELP = [(f'{command} --help', 0, f'usage: python -m cac_mmseg {command}')
+        for command in COMMANDS] + [('--help', 0, 'visualize')]
+
+
+def snapshot(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob('*.*')}
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory, configs):
+    root = tmp_path_factory.mktemp('commands')
+    base = configs / 'cac_r18_contextshapes.py'
+    (root / 'config.py').write_text(f"_base_ = '{base}'\n")
+    (root /
+     'camvid.py').write_text(f"_base_ = '{configs}/cac_r50_camvid.py'\n")
+    model = init_model(str(base), device='cpu')
+    torch.save(model.state_dict(), root / 'weights.pth')
+    torch.save(dict(other=torch.ones(1)), root / 'other.pth')
+    (root / 'text.png').write_text('neither image nor weights nor config\n')
+    from mmengine.fileio import get
+    content = get('contextshapes://image/val/0/000000.png')
+    (root / 'image.png').write_bytes(content)
+    from test_prepare import LABELS
+    (root / 'labels.txt').write_text(''.join(
+        f'{i}: {name}\n' for i, name in enumerate(LABELS, start=1)))
+    (root / 'empty').mkdir()
+    return root
+
+
+@pytest.fixture(scope='module')
+def results(folder):
+    """All of them, two at a time: most of each is to import torch."""
+
+    def run(line):
+        return subprocess.run(
+            [sys.executable, '-m', 'cac_mmseg', *line.split()],
+            cwd=folder,
+            text=True,
+            capture_output=True,
+            timeout=300)
+
+    before = snapshot(folder)
+    lines = [line for line, _, _ in ERRORS + HELP]
+    with ThreadPoolExecutor(2) as pool:
+        found = dict(zip(lines, pool.map(run, lines)))
+    return found, before, snapshot(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('line, status, words', ERRORS + HELP)
+def test_message_and_status(results, line, status, words):
+    run = results[0][line]
+    output = ' '.join((run.stdout + run.stderr).split())
+    assert run.returncode == status and words in output, output
+    assert 'Traceback' not in output
+
+
+@pytest.mark.slow
+def test_nothing_is_left_behind(results):
+    _, before, after = results
+    assert after == before
+
+
+@pytest.mark.slow
+def test_an_empty_data_set_is_told(folder):
+    for split in ('train', 'trainannot', 'val', 'valannot'):
+        (folder / 'data/camvid' / split).mkdir(parents=True)
+    run = subprocess.run([
+        sys.executable, '-m', 'cac_mmseg', 'check-data', 'camvid.py', '--out',
+        'report'
+    ],
+                         cwd=folder,
+                         text=True,
+                         capture_output=True)
+    assert run.returncode == 1
+    assert 'the train data set is empty: no *.png in' in run.stdout
