@@ -5,6 +5,7 @@ range. None of them reads tensor data, so none synchronises a device.
 """
 from typing import Any, Optional, Sequence, Tuple
 
+import torch
 import torch.distributed as dist
 import torch.nn as nn
 from torch import Tensor
@@ -28,6 +29,18 @@ def check_bool(name: str, value: Any) -> bool:
         raise TypeError(f'{name} must be True or False, got {value!r} '
                         f'of type {type(value).__name__}')
     return value
+
+
+def check_device(name: str) -> torch.device:
+    """Return the device of the option ``--device`` if it can be used."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f'--device {name} cannot be used here: {reason}. '
+                         'Try --device cpu') from error
+    return device
 
 
 def check_kernel_size(kernel_size: Any) -> int:

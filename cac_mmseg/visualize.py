@@ -18,7 +18,7 @@ from mmengine.utils import track_iter_progress
 from mmseg.models import BaseSegmentor
 from mmseg.structures import SegDataSample
 
-from ._checks import check_int
+from ._checks import check_device, check_int
 from ._config import dataset_without_data
 from ._files import make_folder, new_file
 from .checkpoint import load_model
@@ -191,7 +191,8 @@ def run(arguments: argparse.Namespace) -> None:
     if not files:
         raise ValueError(f'no IMAGE is given, only {checkpoint}')
     images = find_images(files)
-    model = load_model(arguments.config, checkpoint).to(arguments.device)
+    device = check_device(arguments.device)
+    model = load_model(arguments.config, checkpoint).to(device)
     reader = Reader(model.cfg, arguments.labels)
     missing = [
         reader.label_path(image) for image in images

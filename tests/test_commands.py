@@ -40,6 +40,8 @@ ERRORS = [
      'text.png cannot be made a folder'),
     ('visualize config.py weights.pth image.png --labels empty --out out', 2,
      '1 label maps are missing: empty/image.png'),
+    ('visualize config.py image.png --out out --device tpu:7', 2,
+     '--device tpu:7 cannot be used here'),
     ('check-data gone.py', 2, 'gone.py is not a file'),
     ('check-data text.png', 2, 'text.png cannot be read as a config'),
     ('check-data camvid.py --out new', 2, 'train data cannot be listed'),

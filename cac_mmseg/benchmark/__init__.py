@@ -8,7 +8,7 @@ import argparse
 
 import torch
 
-from .._checks import check_int
+from .._checks import check_device, check_int
 from .._files import check_writable
 from . import heads, op
 from .report import Report
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f'--heads must be of {", ".join(heads.HEADS)}, got '
                          f'{", ".join(unknown)}')
     setting = Setting(
-        device=_device(arguments.device),
+        device=check_device(arguments.device),
         dtype=getattr(torch, arguments.dtype),
         batch=arguments.batch,
         size=tuple(arguments.size),
@@ -84,14 +84,3 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         heads.measure(setting, arguments.heads, arguments.backbone, report)
     report.publish(arguments.json, arguments.plot)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f'--device {name} cannot be used here: {reason}. '
-                         'Try --device cpu') from error
-    return device
