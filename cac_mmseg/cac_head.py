@@ -9,11 +9,12 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ._checks import check_batch_norm, check_bool, check_feature_map, check_int
+from ._versions import Versioned
 from .cac_module import CaCModule, predict_side_by_side
 
 
 @MODELS.register_module()
-class CaCHead(BaseDecodeHead):
+class CaCHead(Versioned, BaseDecodeHead):
     """Learning to Predict Context-adaptive Convolution for Semantic
     Segmentation.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ._checks import (check_batch_norm, check_bool, check_dilations,
                       check_feature_map, check_int, check_kernel_size)
+from ._versions import Versioned
 from .functional import apply_keys, predict_kernels, reweight
 from .ops import pool_queries
 
@@ -21,7 +22,7 @@ from .ops import pool_queries
 KERNEL_NORM_EPS = 1e-12
 
 
-class KernelModule(BaseModule):
+class KernelModule(Versioned, BaseModule):
     """What modules that predict kernels share: arguments and normalisation.
 
     Arguments and errors as of :class:`CaCModule`. ``sets`` is G.

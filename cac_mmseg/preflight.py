@@ -1,20 +1,30 @@
 """Errors in one readable line for what fails deep inside, late or silently."""
 from typing import List, Optional
 
+from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from mmseg.registry import HOOKS
 
+from .checkpoint import load_weights
+from .resume import settle_last_checkpoint
+
 
 @HOOKS.register_module()
 class PreflightHook(Hook):
-    """Check pretrained weights before training, and checkpoints before tests.
+    """Check what a run starts from before it does.
+
+    Checkpoints are read without running what they contain; mmengine would run
+    it. A run to be resumed goes on from the newest checkpoint that is whole
+    (:func:`cac_mmseg.resume.settle_last_checkpoint`).
 
     Raises:
         RuntimeError: Before training, if the weights that a module starts
             from cannot be loaded; mmengine raises from deep inside.
+        FileNotFoundError, ValueError: If a checkpoint to be loaded is not
+            there, not whole, or asks for code to be run.
         ValueError: Before a test, if the checkpoint does not fit the model,
             which mmengine reports as a warning and goes on. In training, where
             ``load_from`` may leave out a classifier on purpose, it stays one.
@@ -24,6 +34,14 @@ class PreflightHook(Hook):
         self.misfits: List[str] = []
 
     def before_run(self, runner: Runner) -> None:
+        load_from = runner.cfg.get('load_from')
+        if load_from:
+            if '://' not in load_from:
+                load_weights(load_from)
+        elif runner.cfg.get('resume'):
+            if is_main_process():
+                settle_last_checkpoint(runner.work_dir)
+            barrier()  # the others read what it wrote
         # built for training only, and before weights are initialised
         if not isinstance(runner.optim_wrapper,
                           (OptimWrapper, OptimWrapperDict)):
@@ -75,7 +93,10 @@ def _check_weights(name: str, checkpoint: str) -> None:
     """Load once; mmengine keeps what it downloads."""
     message: Optional[str] = None
     try:
-        CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+        if '://' in checkpoint:
+            CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+        else:
+            load_weights(checkpoint)
     except Exception as error:  # of urllib, pickle, zipfile, torch, ...
         # the first line says it, others are advice on pickles
         first = (str(error).splitlines() or [''])[0]
