@@ -159,9 +159,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('config', help='such as configs/cac_r18_camvid.py')
     add('files',
         nargs='+',
-        metavar=('[CHECKPOINT] IMAGE', 'IMAGE'),
-        help='weights (.pth), without which they are random, then images or '
-        'folders of images')
+        metavar='FILE',
+        help='a checkpoint (.pth; without one, weights are random), then '
+        'images or folders of images')
     add('--out', required=True, metavar='DIR', help='gets IMAGE.png for each')
     add('--labels',
         metavar='DIR',

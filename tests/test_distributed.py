@@ -1,56 +1,200 @@
-"""Two ranks on the CPU: train, validate, save."""
+"""Ranks on the CPU: gradients, training, resuming, and one that dies."""
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 # mmengine's pytorch launcher asks for a GPU per rank; a process group that is
 # there already is taken as it is
-SCRIPT = '''
-import sys
-
+TRAIN = '''
+import os, signal, sys
 import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+config, iterations, resume, dies = sys.argv[1:]
 dist.init_process_group('gloo')
-cfg = Config.fromfile(sys.argv[1])
+cfg = Config.fromfile(config)
 cfg.launcher = 'pytorch'
 cfg.model_wrapper_cfg = dict(device_ids=None)
 cfg.work_dir = 'work'
-cfg.train_cfg.update(max_iters=4, val_interval=4)
-cfg.default_hooks.checkpoint.interval = 4
+cfg.resume = bool(int(resume))
+cfg.train_cfg.update(max_iters=int(iterations), val_interval=int(iterations))
+cfg.default_hooks.checkpoint.interval = 2
 cfg.default_hooks.logger.interval = 1
 cfg.train_dataloader.batch_size = 2
+cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+cfg.val_dataloader.update(num_workers=0, persistent_workers=False)
 cfg.val_dataloader.dataset.num_images = 20
+
+
+class Die(Hook):
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == int(dies) and dist.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 runner = Runner.from_cfg(cfg)
+runner.register_hook(Die())
 runner.train()
 weights = runner.model.module.decode_head.cac_modules[0].key.weight.detach()
-both = [weights.clone() for _ in range(2)]
-dist.all_gather(both, weights)
-assert (both[0] == both[1]).all()
+ranks = [weights.clone() for _ in range(dist.get_world_size())]
+dist.all_gather(ranks, weights)
+assert all((other == weights).all() for other in ranks)
 # in one write: the ranks share the pipe
 sys.stdout.write(f'rank {dist.get_rank()} agrees\\n')
 '''
 
+# each rank takes its share of a batch; rank 0 takes all of it, too
+GRADIENTS = '''
+import copy, sys
+import torch
+import torch.distributed as dist
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch.nn.parallel import DistributedDataParallel
+from cac_mmseg._config import load_config
+
+config, norm = sys.argv[1:]
+dist.init_process_group('gloo')
+rank, ranks = dist.get_rank(), dist.get_world_size()
+cfg = load_config(config).model
+if norm == 'GN':
+    cfg.decode_head.norm_cfg = dict(type='GN', num_groups=8)
+    cfg.backbone.norm_cfg = dict(type='GN', num_groups=8)
+cfg.decode_head.num_heads = 2
+# a mean weighted by class is another on each rank, as its weights differ
+cfg.decode_head.loss_decode.class_weight = None
+torch.manual_seed(0)
+model = MODELS.build(cfg).double()
+alone = copy.deepcopy(model)
+for one in (model, alone):
+    one.train(norm == 'GN')  # BN in evaluation is frozen
+images = torch.randn(8, 3, 64, 96, dtype=torch.float64)
+labels = torch.randint(0, 4, (8, 1, 64, 96))
+
+
+def loss_of(model, part):
+    samples = [
+        SegDataSample(
+            gt_sem_seg=PixelData(data=label),
+            metainfo=dict(img_shape=(64, 96)))
+        for label in labels[part]
+    ]
+    losses = model(images[part], samples, mode='loss')
+    return sum(value for key, value in losses.items() if 'loss' in key)
+
+
+parallel = DistributedDataParallel(model)
+size = 8 // ranks
+loss_of(parallel, slice(rank * size, (rank + 1) * size)).backward()
+loss_of(alone, slice(0, 8)).backward()
+for (name, one), other in zip(model.named_parameters(), alone.parameters()):
+    error = (one.grad - other.grad).abs().max()
+    assert error <= 1e-9 * other.grad.abs().max().clamp(min=1e-3), name
+sys.stdout.write(f'rank {rank} agrees\\n')
+'''
+
+
+def torchrun(script, ranks, *arguments, cwd, options=('--standalone', )):
+    """Start ranks as a user does."""
+    (cwd / 'script.py').write_text(script)
+    return subprocess.Popen([
+        sys.executable, '-m', 'torch.distributed.run', *options,
+        '--nproc-per-node',
+        str(ranks), 'script.py', *map(str, arguments)
+    ],
+                            cwd=cwd,
+                            text=True,
+                            stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT,
+                            env={
+                                **os.environ, 'OMP_NUM_THREADS': '1'
+                            })
+
+
+def finish(process, *words):
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, output[-4000:]
+    for word in words:
+        assert word in output, output[-4000:]
+    return output
+
+
+def agreement(ranks):
+    return [f'rank {rank} agrees' for rank in range(ranks)]
+
 
 @pytest.mark.slow
-def test_two_ranks_train_one_model(tmp_path, configs):
-    (tmp_path / 'train.py').write_text(SCRIPT)
-    run = subprocess.run([
-        sys.executable, '-m', 'torch.distributed.run', '--standalone',
-        '--nproc-per-node', '2', 'train.py',
-        configs / 'cac_r18_contextshapes.py'
-    ],
-                         cwd=tmp_path,
-                         text=True,
-                         stdout=subprocess.PIPE,
-                         stderr=subprocess.STDOUT,
-                         timeout=600)
-    assert run.returncode == 0, run.stdout[-4000:]
-    assert 'rank 0 agrees' in run.stdout and 'rank 1 agrees' in run.stdout
+@pytest.mark.parametrize('norm', ['GN', 'frozen BN'])
+@pytest.mark.parametrize('ranks', [2, 4])
+def test_gradients_are_those_of_the_joined_batch(tmp_path, configs, ranks,
+                                                 norm):
+    config = configs / 'cac_r18_contextshapes.py'
+    process = torchrun(GRADIENTS, ranks, config, norm, cwd=tmp_path)
+    finish(process, *agreement(ranks))
+
+
+@pytest.mark.slow
+def test_training_goes_on_with_another_number_of_ranks(tmp_path, configs):
+    config = configs / 'cac_r18_contextshapes.py'
+    output = finish(
+        torchrun(TRAIN, 2, config, 2, 0, -1, cwd=tmp_path), *agreement(2))
     # one log and one picture, by rank 0
-    assert len(re.findall(r'val mIoU [\d.]+, picture', run.stdout)) == 1
+    assert len(re.findall(r'val mIoU [\d.]+, picture', output)) == 1
     assert (tmp_path / 'work/val_prediction.png').is_file()
-    assert (tmp_path / 'work/iter_4.pth').is_file()
+    finish(
+        torchrun(TRAIN, 4, config, 4, 1, -1, cwd=tmp_path),
+        'resumed epoch: 0, iter: 2', *agreement(4))
+    finish(
+        torchrun(TRAIN, 1, config, 6, 1, -1, cwd=tmp_path),
+        'resumed epoch: 0, iter: 4', *agreement(1))
+    assert (tmp_path / 'work/iter_6.pth').is_file()
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_ends_the_others_and_the_run_resumes(
+        tmp_path, configs):
+    config = configs / 'cac_r18_contextshapes.py'
+    start = time.monotonic()
+    process = torchrun(TRAIN, 2, config, 6, 0, 3, cwd=tmp_path)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode != 0 and 'agrees' not in output
+    assert f'Signal {signal.SIGKILL.value}' in output  # torchrun says which
+    assert time.monotonic() - start < 180
+    assert (tmp_path /
+            'work/last_checkpoint').read_text().endswith('iter_2.pth')
+    finish(
+        torchrun(TRAIN, 2, config, 6, 1, -1, cwd=tmp_path),
+        'resumed epoch: 0, iter: 2', *agreement(2))
+    assert (tmp_path / 'work/iter_6.pth').is_file()
+
+
+@pytest.mark.slow
+def test_two_machines_meet_at_an_address(tmp_path, configs):
+    """The README's torchrun, with two agents on one machine."""
+    machines = []
+    for rank in range(2):
+        options = [
+            '--nnodes', '2', '--node-rank',
+            str(rank), '--master-addr', '127.0.0.1', '--master-port', '29631'
+        ]
+        machines.append(
+            torchrun(
+                TRAIN,
+                1,
+                configs / 'cac_r18_contextshapes.py',
+                2,
+                0,
+                -1,
+                cwd=tmp_path,
+                options=options))
+    for rank, machine in enumerate(machines):
+        finish(machine, f'rank {rank} agrees')

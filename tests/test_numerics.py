@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmseg.registry import DATASETS, MODELS
 
 from cac_mmseg import CaCHead, CaCModule
+from cac_mmseg._config import load_config
 
 LARGE = (256, 512)
 RELATIVE = {
@@ -148,7 +148,7 @@ def test_deterministic_training_repeats_bit_by_bit():
 @pytest.mark.slow
 def test_bfloat16_autocast_trains_as_float32_does(configs):
     """``--amp`` itself asks for a GPU: this is what it does, on a CPU."""
-    config = Config.fromfile(configs / 'cac_r18_contextshapes.py')
+    config = load_config(configs / 'cac_r18_contextshapes.py')
     dataset = DATASETS.build(config.train_dataloader.dataset)
     losses = {}
     for enabled in (False, True):
