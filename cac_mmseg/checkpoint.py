@@ -67,18 +67,22 @@ def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
     try:
         wanted = _globals(path)
         unknown = sorted({*wanted} - BOOKKEEPING)
-        if unknown:
-            raise ValueError(
-                f'{path} is refused: to load it would run '
-                f'{", ".join(unknown)}, which no checkpoint of mmengine needs')
-        stand_ins = [(_attribute if name == 'builtins.getattr' else _Nothing,
-                      name) for name in wanted]
-        with torch.serialization.safe_globals(stand_ins):
-            content = torch.load(path, map_location='cpu', weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError, BadZipFile) as error:
+        if not unknown:
+            stand_ins = [
+                (_attribute if name == 'builtins.getattr' else _Nothing, name)
+                for name in wanted
+            ]
+            with torch.serialization.safe_globals(stand_ins):
+                content = torch.load(
+                    path, map_location='cpu', weights_only=True)
+    except Exception as error:  # of zipfile, pickle, struct, torch, the disk
         reason = (str(error).strip().splitlines() or [''])[0]
         raise ValueError(f'{path} cannot be read as a checkpoint: '
                          f'{type(error).__name__}: {reason}') from error
+    if unknown:
+        raise ValueError(
+            f'{path} is refused: to load it would run '
+            f'{", ".join(unknown)}, which no checkpoint of mmengine needs')
     if not isinstance(content, dict):
         raise ValueError(f'{path} holds a {type(content).__name__}, not the '
                          'dict of a checkpoint')

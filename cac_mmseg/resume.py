@@ -1,4 +1,5 @@
 """Find a checkpoint to go on from, whatever interrupted the run before."""
+import logging
 import os
 from pathlib import Path
 from typing import List, Optional, Union
@@ -45,7 +46,7 @@ def settle_last_checkpoint(work_dir: Union[str, Path]) -> Optional[Path]:
                 f'{"".join(f"; {reason}" for reason in broken)}: resuming '
                 f'from {path}',
                 logger='current',
-                level='WARNING')
+                level=logging.WARNING)
         return path
     if broken:
         raise ValueError(

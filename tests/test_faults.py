@@ -1,0 +1,221 @@
+"""Runs that are killed, files that are cut off: nothing is lost in silence."""
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from test_preflight import fails
+from test_publish import Payload
+
+from cac_mmseg import resume
+from cac_mmseg.checkpoint import load_weights
+from cac_mmseg.resume import settle_last_checkpoint
+
+ITERATIONS = 24
+TRAIN = f'''
+import glob, os, random, signal, sys, time
+import torch
+import cac_mmseg
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+
+def train():
+    """Train to the end, or go on from the last checkpoint."""
+    torch.set_num_threads(1)
+    cfg = Config.fromfile(sys.argv[1])
+    cfg.work_dir, cfg.resume = 'work', True
+    cfg.randomness = dict(seed=1, deterministic=True)
+    cfg.train_cfg.update(max_iters={ITERATIONS}, val_interval={ITERATIONS})
+    cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=3)
+    cfg.default_hooks.logger.interval = 1
+    cfg.train_dataloader.update(batch_size=2, num_workers=0,
+                                persistent_workers=False)
+    cfg.val_dataloader.update(num_workers=0, persistent_workers=False)
+    cfg.val_dataloader.dataset.num_images = 4
+    Runner.from_cfg(cfg).train()
+
+
+def start():
+    child = os.fork()  # without importing everything again
+    if child:
+        return child
+    try:
+        train()
+    except BaseException as error:
+        sys.stdout.write(f'FAILED {{error!r}}\\n')
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def new_checkpoint(known):
+    return set(glob.glob('work/*.pth')) - known
+
+
+random.seed(sys.argv[3])
+for i in range(int(sys.argv[2])):
+    known = set(glob.glob('work/*.pth'))
+    child = start()
+    end = time.monotonic() + random.uniform(0, 5)
+    # at a random moment, or while a checkpoint is being written
+    while time.monotonic() < end and not (i % 2 and new_checkpoint(known)):
+        time.sleep(2e-4)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+os.waitpid(start(), 0)
+'''
+
+
+def run(configs, folder, kills, seed=0):
+    folder.mkdir()
+    (folder / 'train.py').write_text(TRAIN)
+    done = subprocess.run([
+        sys.executable, 'train.py', configs / 'cac_r18_contextshapes.py',
+        str(kills),
+        str(seed)
+    ],
+                          cwd=folder,
+                          text=True,
+                          stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT,
+                          timeout=900)
+    assert done.returncode == 0 and 'FAILED' not in done.stdout, \
+        done.stdout[-4000:]
+    return done.stdout, load_weights(folder / f'work/iter_{ITERATIONS}.pth')
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_it_ends_with_the_same_weights(tmp_path, configs):
+    _, expected = run(configs, tmp_path / 'whole', 0)
+    seed = torch.seed() % 2**31
+    output, weights = run(configs, tmp_path / 'killed', 20, seed)
+    resumed = [
+        int(i) for i in re.findall(r'resumed epoch: 0, iter: (\d+)', output)
+    ]
+    assert len(resumed) > 3 and resumed == sorted(resumed), (seed, resumed)
+    assert weights['meta']['iter'] == expected['meta']['iter'] == ITERATIONS
+    for name, value in expected['state_dict'].items():
+        assert torch.equal(weights['state_dict'][name], value), (seed, name)
+
+
+@pytest.fixture
+def work_dir(tmp_path):
+    """Three checkpoints of a run, the last one named."""
+    folder = tmp_path / 'work'
+    folder.mkdir()
+    for i in (2, 4, 6):
+        torch.save(
+            dict(state_dict=dict(a=torch.rand(1000)), meta=dict(iter=i)),
+            folder / f'iter_{i}.pth')
+    name(folder, 6)
+    return folder
+
+
+def name(folder, i):
+    (folder / 'last_checkpoint').write_text(str(folder / f'iter_{i}.pth'))
+
+
+def named(folder):
+    return (folder / 'last_checkpoint').read_text()
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-700])
+
+
+def empty(path):
+    path.write_bytes(b'')
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1  # a single bit of a weight
+    path.write_bytes(content)
+
+
+def remove(path):
+    path.unlink()
+
+
+def poison(path):
+    torch.save(dict(state_dict=Payload(path.parent / 'it_ran')), path)
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    """What is logged."""
+    messages = []
+    monkeypatch.setattr(resume, 'print_log',
+                        lambda message, **_: messages.append(message))
+    return messages
+
+
+BREAKS = [cut, empty, damage, remove, poison]
+
+
+@pytest.mark.parametrize('breaks', BREAKS)
+def test_a_broken_checkpoint_gives_way_to_the_one_before(
+        work_dir, breaks, warnings):
+    breaks(work_dir / 'iter_6.pth')
+    assert settle_last_checkpoint(work_dir) == work_dir / 'iter_4.pth'
+    assert named(work_dir).endswith('iter_4.pth')
+    message, = warnings
+    assert 'iter_6.pth' in message and 'resuming from' in message
+    assert not (work_dir / 'it_ran').exists()
+
+
+def test_what_names_the_checkpoint_may_be_lost(work_dir):
+    for lose in (lambda path: path.unlink(), empty):
+        lose(work_dir / 'last_checkpoint')
+        settle_last_checkpoint(work_dir)
+        assert named(work_dir).endswith('iter_6.pth')
+
+
+def test_a_sound_checkpoint_that_is_named_stays(work_dir, warnings):
+    name(work_dir, 4)  # of a run that was started again
+    assert settle_last_checkpoint(work_dir) == work_dir / 'iter_4.pth'
+    assert named(work_dir).endswith('iter_4.pth') and not warnings
+
+
+def test_without_checkpoints_training_starts(tmp_path):
+    assert settle_last_checkpoint(tmp_path) is None
+
+
+def test_if_none_is_whole_it_says_so(work_dir):
+    for path in work_dir.glob('*.pth'):
+        cut(path)
+    with pytest.raises(ValueError) as error:
+        settle_last_checkpoint(work_dir)
+    assert all(f'iter_{i}.pth' in str(error.value) for i in (2, 4, 6))
+    assert 'Remove them' in str(error.value)
+
+
+@pytest.mark.parametrize('breaks', BREAKS)
+@pytest.mark.parametrize('goes_on', [True, False])
+def test_a_broken_checkpoint_that_is_asked_for_is_an_error(
+        work_dir, configs, breaks, goes_on):
+    path = work_dir / 'iter_6.pth'
+    breaks(path)
+    cfg = Config.fromfile(configs / 'cac_r18_contextshapes.py')
+    cfg.load_from, cfg.resume = str(path), goes_on
+    cfg.work_dir = str(work_dir / 'other')
+    runner = Runner.from_cfg(cfg)
+    with pytest.raises((ValueError, FileNotFoundError), match='iter_6.pth'):
+        runner.test()
+    assert not (work_dir / 'it_ran').exists()
+
+
+@pytest.mark.slow
+def test_a_poisoned_checkpoint_is_not_run_by_mim(tmp_path, configs):
+    """mmengine would run it: our hook reads it first."""
+    poison(tmp_path / 'evil.pth')
+    config = configs / 'cac_r18_contextshapes.py'
+    for command in (('test', config, '--checkpoint', 'evil.pth'),
+                    ('train', config, '--cfg-options',
+                     'load_from=evil.pth'), ('train', config, '--cfg-options',
+                                             'model.pretrained=evil.pth')):
+        assert 'evil.pth is refused' in fails(*command, cwd=tmp_path)
+        assert not (tmp_path / 'it_ran').exists()
