@@ -63,8 +63,9 @@ class CaCHead(Versioned, BaseDecodeHead):
         super().__init__(**kwargs)
         self.num_heads = check_int('num_heads', num_heads)
         self.global_pool = check_bool('global_pool', global_pool)
-        module = MODELS.get(reweighting) if isinstance(reweighting,
-                                                       str) else None
+        # an empty or dotted name would be looked for in other scopes
+        module = MODELS.get(reweighting) if isinstance(
+            reweighting, str) and reweighting.isidentifier() else None
         if module is None:
             raise ValueError(
                 "reweighting must name a module of mmseg's registry such as "

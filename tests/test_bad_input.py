@@ -57,6 +57,8 @@ HEAD = dict(in_channels=4, channels=4, num_classes=3)
     (CaCHead, 'dilations', ()),
     (CaCHead, 'reweighting', 'NoModule'),
     (CaCHead, 'reweighting', None),
+    (CaCHead, 'reweighting', ''),
+    (CaCHead, 'reweighting', 'os.path'),
     (CheckLabels, 'num_classes', 0),
     (CheckLabels, 'num_classes', '19'),
     (ContextShapesDataset, 'split', 'training'),
@@ -192,7 +194,7 @@ def test_a_checkpoint_cannot_reach_attributes(tmp_path, capsys):
     torch.save(dict(state_dict=Reach()), tmp_path / 'evil.pth')
     with pytest.raises(SystemExit):
         main(['publish', f'{tmp_path}/evil.pth', f'{tmp_path}/out.pth'])
-    assert "the attribute '__init__'" in capsys.readouterr().err
+    assert 'evil.pth cannot be read as a checkpoint' in capsys.readouterr().err
 
 
 def test_pages_stay_in_their_folder(tmp_path, configs, monkeypatch):
