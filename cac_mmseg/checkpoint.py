@@ -11,6 +11,8 @@ from mmseg.models import BaseSegmentor
 
 from ._config import load_config
 
+# torch 2.6: what a file would run can be told without running it
+CAN_CHECK = hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint')
 # What mmengine saves beside the weights: its log, made of numpy arrays. None
 # of it is needed here, so none of it is made.
 BOOKKEEPING = {
@@ -57,10 +59,15 @@ def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ImportError: If torch is older than 2.6.
         ValueError: If it is no checkpoint, or asks for code to be run that no
             checkpoint of mmengine's asks for.
     """
     path = Path(path)
+    if not CAN_CHECK:
+        raise ImportError('to read a checkpoint without running what it '
+                          'contains takes torch 2.6 or newer, and this is '
+                          f'{torch.__version__}')
     if not path.is_file():
         raise FileNotFoundError(f'{path} is not a file: give a checkpoint '
                                 'such as work_dirs/NAME/iter_400.pth')

@@ -153,7 +153,7 @@ def _file(path: str) -> Finding:
     from .checkpoint import load_weights
     try:
         names = {*load_weights(path)['state_dict']}
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ImportError, ValueError) as error:
         return Finding('FAIL', 'weights', str(error),
                        'give weights of a ResNetV1c or a ResNet')
     names = {name.removeprefix('backbone.') for name in names}

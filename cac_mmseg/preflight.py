@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from mmseg.registry import HOOKS
 
-from .checkpoint import load_weights
+from .checkpoint import CAN_CHECK, load_weights
 from .resume import settle_last_checkpoint
 
 
@@ -34,14 +34,8 @@ class PreflightHook(Hook):
         self.misfits: List[str] = []
 
     def before_run(self, runner: Runner) -> None:
-        load_from = runner.cfg.get('load_from')
-        if load_from:
-            if '://' not in load_from:
-                load_weights(load_from)
-        elif runner.cfg.get('resume'):
-            if is_main_process():
-                settle_last_checkpoint(runner.work_dir)
-            barrier()  # the others read what it wrote
+        if CAN_CHECK:
+            _check_start(runner)
         # built for training only, and before weights are initialised
         if not isinstance(runner.optim_wrapper,
                           (OptimWrapper, OptimWrapperDict)):
@@ -89,11 +83,22 @@ class PreflightHook(Hook):
                 'it was trained with')
 
 
+def _check_start(runner: Runner) -> None:
+    """Read what is to be loaded, or settle what is to be resumed."""
+    load_from = runner.cfg.get('load_from')
+    if load_from and '://' not in load_from:
+        load_weights(load_from)
+    elif not load_from and runner.cfg.get('resume'):
+        if is_main_process():
+            settle_last_checkpoint(runner.work_dir)
+        barrier()  # the others read what it wrote
+
+
 def _check_weights(name: str, checkpoint: str) -> None:
     """Load once; mmengine keeps what it downloads."""
     message: Optional[str] = None
     try:
-        if '://' in checkpoint:
+        if '://' in checkpoint or not CAN_CHECK:
             CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
         else:
             load_weights(checkpoint)

@@ -10,6 +10,7 @@ from mmengine.logging import MessageHub
 from mmseg.apis import init_model
 
 from cac_mmseg import ContextShapesDataset
+from cac_mmseg import checkpoint as checkpoint_module
 from cac_mmseg.__main__ import main
 from cac_mmseg.checkpoint import load_weights
 from cac_mmseg.publish import publish
@@ -129,3 +130,13 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
     path = write(tmp_path / 'in.pth', dict(a=torch.ones(1)))
     with pytest.raises(ValueError, match='nowhere'):
         publish(path, tmp_path / 'nowhere/out.pth')
+
+
+def test_a_torch_that_cannot_look_is_named(tmp_path, monkeypatch):
+    path = write(tmp_path / 'in.pth', dict(a=torch.ones(1)))
+    monkeypatch.setattr(checkpoint_module, 'CAN_CHECK', False)
+    with pytest.raises(ImportError, match='torch 2.6 or newer'):
+        load_weights(path)
+    with pytest.raises(SystemExit) as error:
+        main(['publish', str(path), str(tmp_path / 'out.pth')])
+    assert error.value.code == 2
