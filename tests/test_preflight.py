@@ -25,7 +25,7 @@ def fails(command, *arguments, cwd):
 
 
 @pytest.mark.parametrize('weights, words', [
-    ('missing.pth', 'can not be found'),
+    ('missing.pth', 'missing.pth is not a file'),
     ('garbage.pth', 'garbage.pth'),
     ('http://127.0.0.1:9/weights.pth', 'Connection refused'),
 ])
