@@ -64,7 +64,7 @@ def read_labels(path: Union[str, Path]) -> Dict[int, str]:
     text = path.read_text(errors='replace')
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
-            match = re.fullmatch(r'\s*(\d+)\s*:\s*(.+?)\s*', line)
+            match = re.fullmatch(r'\s*(\d{1,4})\s*:\s*(.+?)\s*', line)
             if not match:
                 raise ValueError(f'{path}, line {number} must be like '
                                  f"'12: name', got {line!r}")
@@ -86,11 +86,11 @@ def make_lookup(names: Dict[int, str]) -> np.ndarray:
     lookup[[0, *names]] = 0
     for index, name in enumerate(CLASSES[1:], start=1):
         if name not in values:
-            close = get_close_matches(name, values, n=3)
+            close = ', '.join(get_close_matches(name, values, n=3))
             raise ValueError(
                 f'labels.txt has no label {name!r}, a class of PASCAL '
-                f'Context; {"close: " + ", ".join(close) if close else ""}'
-                f'it has {len(names)} labels, the official file 459')
+                f'Context{close and f" (close: {close})"}; it has '
+                f'{len(names)} labels, the official file 459')
         lookup[values[name]] = index
     return lookup
 

@@ -181,6 +181,10 @@ def shortened(command):
         extra += FEW
     if not extra or command.startswith(('python', 'mim run')):
         return command
+    # one point of the grid
+    command = command.replace('num_heads 1 2',
+                              'num_heads 2').replace('kernel_size 1 3',
+                                                     'kernel_size 1')
     joint = ' ' if '--cfg-options' in command else ' --cfg-options '
     return command + joint + ' '.join(extra)
 

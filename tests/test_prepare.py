@@ -175,6 +175,8 @@ def test_what_does_not_fit_is_named(official, capsys):
     assert "no label 'bedclothes'" in message and 'bed clothes' in message
     labels.write_text('accordion\n' + text)
     assert "line 1 must be like '12: name'" in refuse(official, capsys)
+    labels.write_text(text + '70000: too many\n')
+    assert "line 460 must be like '12: name'" in refuse(official, capsys)
     labels.unlink()
     assert 'labels.txt is not a file' in refuse(official, capsys)
     labels.write_text(text)
