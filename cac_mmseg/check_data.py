@@ -104,7 +104,8 @@ def check(config: Config, split: str, workers: int = 1) -> Optional[Report]:
         None if the config has no such data set, or tests on the 'val' one.
 
     Raises:
-        FileNotFoundError, ValueError: If the data set cannot be listed.
+        FileNotFoundError: If the data set cannot be listed.
+        ValueError: If it cannot be built.
     """
     cfgs = list(dataset_configs(config, split))
     if not cfgs or split == 'test' and cfgs == list(
@@ -124,6 +125,9 @@ def check(config: Config, split: str, workers: int = 1) -> Optional[Report]:
             f'Put them at data_root={cfgs[0].get("data_root")!r}, or give '
             f'--cfg-options {split}_dataloader.dataset.data_root=DIR'
         ) from error
+    except Exception as error:  # of any data set and transform
+        raise ValueError(f'the {split} data set cannot be built: '
+                         f'{type(error).__name__}: {error}') from error
     for dataset in datasets:
         infos = [dataset.get_data_info(i) for i in range(len(dataset))]
         tasks = [(info['img_path'], info.get('seg_map_path', ''), info)

@@ -127,7 +127,11 @@ def load_model(config: Union[str, Path],
     """
     cfg = load_config(config)
     weights = load_weights(checkpoint)['state_dict'] if checkpoint else None
-    model = revert_sync_batchnorm(init_model(cfg, device='cpu'))
+    try:
+        model = revert_sync_batchnorm(init_model(cfg, device='cpu'))
+    except Exception as error:  # of any module
+        raise ValueError(f'the model of {config} cannot be built: '
+                         f'{type(error).__name__}: {error}') from error
     if weights is not None:
         try:
             model.load_state_dict(weights)

@@ -46,7 +46,11 @@ class Reader:
         ])
 
     def __call__(self, image: str) -> dict:
-        """Return a batch of one image, as a data loader gives it."""
+        """Return a batch of one image, as a data loader gives it.
+
+        Raises:
+            ValueError: If a file is not what its name says.
+        """
         read_image(image)  # or it raises with the name of the file
         info = dict(
             img_path=image,
@@ -55,7 +59,12 @@ class Reader:
             seg_fields=[])
         if self.labels:
             info['seg_map_path'] = self.label_path(image)
-        sample = self.pipeline(info)
+        try:
+            sample = self.pipeline(info)
+        except Exception as error:  # of any transform and decoder
+            raise ValueError(
+                f'{image}{" or its label map" * bool(self.labels)} cannot be '
+                f'read: {type(error).__name__}: {error}') from error
         return {key: [value] for key, value in sample.items()}
 
     def label_path(self, image: str) -> str:

@@ -176,6 +176,14 @@ def test_data_that_are_not_there_are_named(check, tmp_path):
     assert not (tmp_path / 'report/samples.png').exists()
 
 
+def test_a_data_set_that_is_none_is_named(check, tmp_path):
+    fake_data.make(tmp_path, 'camvid')
+    code, out = check(
+        'camvid',
+        code="train_dataloader = dict(dataset=dict(type='NoDataset'))")
+    assert code == 2 and 'train data set cannot be built: KeyError' in out
+
+
 def test_an_option_points_elsewhere(check, tmp_path):
     fake_data.make(tmp_path, 'camvid')
     os.rename('data/camvid', 'elsewhere')

@@ -143,6 +143,9 @@ def test_what_does_not_fit_is_named(files, configs, capsys):
     os.remove(files / 'label/0.png')
     assert '1 label maps are missing' in refuse(files, capsys, image,
                                                 '--labels', files / 'label')
+    (files / 'label/0.png').write_text('no label map')
+    assert '0.jpg or its label map cannot be read' in refuse(
+        files, capsys, image, '--labels', files / 'label')
     cv2.imwrite(f'{files}/label/0.png', np.zeros((5, 5), np.uint8))
     assert 'is of the size (5, 5)' in refuse(files, capsys, image, '--labels',
                                              files / 'label')
@@ -156,6 +159,7 @@ def test_what_does_not_fit_is_named(files, configs, capsys):
 @pytest.mark.parametrize('content, words', [
     ('model = dict(', 'cannot be read as a config: '),
     ('x = 1', 'configures no model'),
+    ("model = dict(type='Nothing', backbone={})\n", 'cannot be built: Key'),
     ("model = dict(type='Nothing')\nraise ValueError('oh')", 'oh'),
 ])
 def test_configs_that_are_none_are_named(files, capsys, content, words):
