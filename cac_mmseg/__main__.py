@@ -37,7 +37,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     arguments = parser.parse_args(argv)
     try:
         module.run(arguments)
-    except (FileNotFoundError, ImportError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))
 
 

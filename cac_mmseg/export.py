@@ -6,6 +6,7 @@ OUT.pt2 for ``torch.export.load``. The file is compared with the model at sizes
 it was not exported with, and not written if they differ.
 """
 import argparse
+import io
 from pathlib import Path
 from typing import Callable, Tuple, Union
 
@@ -119,7 +120,9 @@ def _write_program(network: nn.Module, file: Path,
         own.pool_queries.default:
         plain.pool_queries
     })
-    torch.export.save(program, file)
+    buffer = io.BytesIO()  # to a full disk, torch would end the process
+    torch.export.save(program, buffer)
+    file.write_bytes(buffer.getbuffer())
     return torch.export.load(file).module()
 
 

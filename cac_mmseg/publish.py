@@ -7,13 +7,13 @@ checkpoint contains is run.
 """
 import argparse
 import hashlib
-import tempfile
+import io
 from pathlib import Path
 from typing import Union
 
 import torch
 
-from ._files import check_writable
+from ._files import new_file
 from .checkpoint import load_weights
 
 
@@ -35,13 +35,12 @@ def publish(checkpoint: Union[str, Path], out: Union[str, Path]) -> Path:
     """
     content = load_weights(checkpoint)
     out = Path(out)
-    folder = check_writable(out)
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        file = Path(temporary, 'weights')
-        torch.save(content, file)
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-        target = folder / f'{out.name.removesuffix(".pth")}-{digest}.pth'
-        file.replace(target)
+    buffer = io.BytesIO()  # to a full disk, torch would fail deep inside
+    torch.save(content, buffer)
+    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()[:8]
+    target = out.parent / f'{out.name.removesuffix(".pth")}-{digest}.pth'
+    with new_file(target) as file:
+        file.write_bytes(buffer.getbuffer())
     return target
 
 

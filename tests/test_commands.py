@@ -1,4 +1,5 @@
 """Commands as users type them: help, and errors that leave nothing behind."""
+import resource
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -116,6 +117,35 @@ def test_message_and_status(results, line, status, words):
 def test_nothing_is_left_behind(results):
     _, before, after = results
     assert after == before
+
+
+FULL = [
+    'publish weights.pth out.pth',
+    'export config.py weights.pth --out m.pt2 --size 64 96',
+    'export config.py weights.pth --out m.onnx --size 64 96',
+    'visualize config.py weights.pth image.png --out full',
+    'check-data config.py --out full --workers 1 --cfg-options '
+    'train_dataloader.dataset.num_images=3 '
+    'val_dataloader.dataset.num_images=3 '
+    'test_dataloader.dataset.num_images=3',
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('line', FULL)
+def test_a_full_disk_is_told_and_gets_no_half_file(folder, line):
+
+    def limit():  # as on a full disk, a write of more bytes fails
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+
+    before = snapshot(folder)
+    run = subprocess.run([sys.executable, '-m', 'cac_mmseg', *line.split()],
+                         cwd=folder,
+                         text=True,
+                         capture_output=True,
+                         preexec_fn=limit)
+    assert run.returncode == 2 and 'File too large' in run.stderr, run.stderr
+    assert snapshot(folder) == before
 
 
 @pytest.mark.slow
