@@ -16,9 +16,13 @@ else:
                             GAPKernelModule, IdentityModule)
     from .cac_head import CaCHead
     from .cac_module import CaCModule
+    from .checkpoint import CAN_CHECK, allow_log
     from .datasets import CamVidDataset, CheckLabels, ContextShapesDataset
     from .hooks import PredictionPictureHook, WeightingMapsHook
     from .preflight import PreflightHook
+
+    if CAN_CHECK:
+        allow_log()
 
 __version__ = '0.1.0'
 __all__ = [

@@ -1,10 +1,12 @@
 """Read checkpoints without running anything that they say to run."""
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Callable, Dict, List, Optional, Union
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
+import numpy as np
 import torch
+from mmengine.logging import HistoryBuffer
 from mmengine.model import revert_sync_batchnorm
 from mmseg.apis import init_model
 from mmseg.models import BaseSegmentor
@@ -13,38 +15,40 @@ from ._config import load_config
 
 # torch 2.6: what a file would run can be told without running it
 CAN_CHECK = hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint')
-# What mmengine saves beside the weights: its log, made of numpy arrays. None
-# of it is needed here, so none of it is made.
-BOOKKEEPING = {
-    'builtins.getattr',
-    'mmengine.logging.history_buffer.HistoryBuffer',
-    'numpy.dtype',
-    'numpy.ndarray',
-    # of numpy 2, and of numpy 1
-    'numpy._core.multiarray._reconstruct',
-    'numpy._core.multiarray.scalar',
-    'numpy.core.multiarray._reconstruct',
-    'numpy.core.multiarray.scalar',
-}
 
 
-def _attribute(owner: Any, name: str) -> None:
-    """Stand for ``getattr``: the log keeps public methods of its own class.
+def _history_attribute(owner: Any, name: str) -> Callable:
+    """Stand for ``getattr``: mmengine's log names methods of its own class.
 
-    With any other, a file could reach everything that Python can do.
+    With any other owner a file could reach everything that Python can do.
     """
-    if owner is not _Nothing or name.startswith('_'):
+    if owner is not HistoryBuffer or name.startswith('_'):
         raise UnpicklingError(f'it asks for the attribute {name!r}')
+    return getattr(owner, name)
 
 
-class _Nothing:
-    """Stands for an object of the log."""
+def allow_log() -> None:
+    """Let ``torch.load(weights_only=True)`` read checkpoints of mmengine's.
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> '_Nothing':
-        return super().__new__(cls)
-
-    def __setstate__(self, state: Any) -> None:
-        pass
+    Beside the weights they hold its log, of numpy arrays. Without this, such a
+    load fails, upon which OneDL's mmengine loads whatever the file contains,
+    and the original one gives up.
+    """
+    reconstruct = np.zeros(1).__reduce__()[0]
+    scalar = np.float64().__reduce__()[0]
+    functions = [
+        (function, f'numpy.{core}.multiarray.{name}')
+        for core in ('core', '_core')  # of numpy 1 and 2
+        for function, name in ((reconstruct, '_reconstruct'), (scalar,
+                                                               'scalar'))
+    ]
+    classes = {HistoryBuffer, np.ndarray, np.dtype}
+    classes |= {type(np.dtype(code)) for code in '?bBhHiIlLqQefd'}
+    # by name: OneDL's mmengine takes back those that it adds without
+    torch.serialization.add_safe_globals([
+        *functions, (_history_attribute, 'builtins.getattr'),
+        *((one, f'{one.__module__}.{one.__qualname__}') for one in classes)
+    ])
 
 
 def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
@@ -72,16 +76,9 @@ def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
         raise FileNotFoundError(f'{path} is not a file: give a checkpoint '
                                 'such as work_dirs/NAME/iter_400.pth')
     try:
-        wanted = _globals(path)
-        unknown = sorted({*wanted} - BOOKKEEPING)
+        unknown = _unknown(path)
         if not unknown:
-            stand_ins = [
-                (_attribute if name == 'builtins.getattr' else _Nothing, name)
-                for name in wanted
-            ]
-            with torch.serialization.safe_globals(stand_ins):
-                content = torch.load(
-                    path, map_location='cpu', weights_only=True)
+            content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # of zipfile, pickle, struct, torch, the disk
         reason = (str(error).strip().splitlines() or [''])[0]
         raise ValueError(f'{path} cannot be read as a checkpoint: '
@@ -89,7 +86,8 @@ def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
     if unknown:
         raise ValueError(
             f'{path} is refused: to load it would run '
-            f'{", ".join(unknown)}, which no checkpoint of mmengine needs')
+            f'{", ".join(sorted(unknown))}, which no checkpoint of mmengine '
+            'needs')
     if not isinstance(content, dict):
         raise ValueError(f'{path} holds a {type(content).__name__}, not the '
                          'dict of a checkpoint')
@@ -102,7 +100,7 @@ def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
     return dict(state_dict=weights, meta=_plain(content.get('meta', {})))
 
 
-def _globals(path: Path) -> List[str]:
+def _unknown(path: Path) -> List[str]:
     """Return what a file wants to import that is not known to be harmless."""
     if not is_zipfile(path):
         return []  # as torch.save wrote before 1.6, or cut off

@@ -71,7 +71,7 @@ def test_half_of_each_stack_is_named(monkeypatch, capsys):
 
 
 def test_two_mims_are_named(monkeypatch, capsys):
-    monkeypatch.setattr(doctor, 'MIM', ('onedl-mmengine', 'onedl-mmcv'))
+    monkeypatch.setattr(doctor, 'MIM', ('torch', 'numpy'))
     code, out = run(capsys)
     assert code == 1 and 'FAIL  mim: installed twice' in out
 
