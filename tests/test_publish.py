@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
+from mmengine.runner.checkpoint import CheckpointLoader
 from mmseg.apis import init_model
 
 from cac_mmseg import ContextShapesDataset
@@ -140,3 +141,18 @@ def test_a_torch_that_cannot_look_is_named(tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as error:
         main(['publish', str(path), str(tmp_path / 'out.pth')])
     assert error.value.code == 2
+
+
+def test_mmengine_loads_its_own_checkpoints_safely(checkpoint, monkeypatch):
+    """Of both stacks: never by a load that would run what a file contains."""
+    load = torch.load
+
+    def only_safe(*args, weights_only=None, **kwargs):
+        assert weights_only is not False, 'an unsafe load'
+        return load(*args, weights_only=True, **kwargs)
+
+    monkeypatch.setattr(torch, 'load', only_safe)
+    for _ in range(2):  # the first leaves nothing changed
+        content = CheckpointLoader.load_checkpoint(
+            str(checkpoint), map_location='cpu')
+        assert 'train/lr' in content['message_hub']['log_scalars']
