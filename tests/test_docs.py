@@ -14,6 +14,8 @@ import test_prepare
 import torch
 from conftest import ROOT
 
+from cac_mmseg._stack import installed
+
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 
 # commands that are not run here, and where they are
@@ -28,6 +30,9 @@ ELSEWHERE = [
     (r'mim train mmsegmentation configs/cac_r50_camvid.py '
      r'--cfg-options model.pretrained=', 'test_data_configs, test_preflight'),
 ]
+if installed('mmseg').keys() & {'mmsegmentation'}:
+    ELSEWHERE.append((r'mim run mmsegmentation get_flops',
+                      'the OneDL stack; it fails for every model in this one'))
 # appended to the others so that they end within seconds
 TINY = [
     'train_cfg.max_iters=2', 'train_cfg.val_interval=2',

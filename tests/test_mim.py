@@ -2,6 +2,7 @@
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -124,14 +125,14 @@ def test_a_camvid_run_without_the_data_says_where_it_is(tmp_path, configs):
 @pytest.mark.slow
 def test_context_is_needed_and_found(tmp_path, configs):
     """The claim of ContextShapes, at full length: minutes."""
-    score = {
-        name:
-        miou(
-            mim('train',
-                configs / f'{name}_r18_contextshapes.py',
-                cwd=tmp_path))
-        for name in ('cac', 'fcn')
-    }
+
+    def train(name):
+        config = configs / f'{name}_r18_contextshapes.py'
+        return miou(mim('train', config, cwd=tmp_path))
+
+    names = ('cac', 'fcn')
+    with ThreadPoolExecutor(2) as pool:  # the threads wait for processes
+        score = dict(zip(names, pool.map(train, names)))
     assert score['cac'] >= 85
     assert score['fcn'] <= score['cac'] - 20
 
