@@ -23,7 +23,7 @@ from prettytable import PrettyTable, TableStyle
 from ._checks import check_int
 from ._config import dataset_configs, load_config
 from ._files import make_folder, new_file
-from .draw import draw_rows, paint, read_image
+from .draw import draw_rows, paint, read_image, save_picture
 
 SPLITS = ('train', 'val', 'test')
 LISTED = 20  # problems on the screen; a file gets all of them
@@ -243,9 +243,10 @@ def draw(reports: List[Report]) -> Optional[np.ndarray]:
                 label_map=dataset.label_map,
                 reduce_zero_label=dataset.reduce_zero_label,
                 seg_fields=[])
-            image = read_image(sample.image)
-            labels = load(info)['gt_seg_map']
-            rows.append((image, paint(image, labels, dataset.metainfo)))
+            loaded = load(info)
+            image = mmcv.bgr2rgb(loaded['img'])
+            rows.append(
+                (image, paint(image, loaded['gt_seg_map'], dataset.metainfo)))
             names.append(f'{report.name} {Path(sample.image).name}')
     if not rows:
         return None
@@ -296,8 +297,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(table(reports))
     picture = draw(reports)
     if picture is not None:
-        with new_file(out / 'samples.png') as file:
-            mmcv.imwrite(mmcv.rgb2bgr(picture), str(file))
+        save_picture(picture, out / 'samples.png')
         print(f'samples: {out / "samples.png"}')
     problems = [
         f'{r.name}: {problem}' for r in reports for problem in r.problems

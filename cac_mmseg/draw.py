@@ -1,8 +1,10 @@
 """Pictures, as arrays (H, W, 3), uint8, RGB."""
+from pathlib import Path
 from typing import List, Optional, Sequence, Tuple, Union
 
 import cv2
 import matplotlib
+import mmcv
 import mmengine.fileio as fileio
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
+from ._files import new_file
 from .context import Context
 
 STYLE = {'font.size': 11}
@@ -34,6 +37,12 @@ def read_image(path: str) -> np.ndarray:
     if image is None:
         raise ValueError(f'{path} cannot be read as an image')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def save_picture(picture: np.ndarray, path: Union[str, Path]) -> None:
+    """Write a picture, whole or not at all."""
+    with new_file(path) as file:
+        mmcv.imwrite(mmcv.rgb2bgr(picture), str(file))
 
 
 def paint(image: np.ndarray, labels: np.ndarray, meta: dict) -> np.ndarray:

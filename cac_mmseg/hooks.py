@@ -2,7 +2,6 @@
 import os.path as osp
 from typing import Dict, List, Optional, Sequence, Tuple
 
-import mmcv
 import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -13,7 +12,7 @@ from mmseg.structures import SegDataSample
 
 from ._checks import check_int
 from .context import context_modules
-from .draw import draw_rows, read_image
+from .draw import draw_rows, read_image, save_picture
 from .visualize import page
 
 TITLES = ('image', 'ground truth', 'prediction')
@@ -75,7 +74,7 @@ class PredictionPictureHook(Hook):
         picture = draw_rows(self.rows, TITLES, runner.visualizer.dataset_meta)
         self.rows = []
         path = osp.join(runner.work_dir, f'{mode}_prediction.png')
-        mmcv.imwrite(mmcv.rgb2bgr(picture), path)
+        save_picture(picture, path)
         runner.visualizer.add_image(f'{mode}_prediction', picture, runner.iter)
         score = (metrics or {}).get('mIoU')
         runner.logger.info(
@@ -123,7 +122,8 @@ class WeightingMapsHook(Hook):
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
         for i, output in enumerate(outputs):
-            index = batch_idx * len(outputs) + i
+            # not len(outputs): the last batch may be smaller
+            index = batch_idx * runner.val_dataloader.batch_size + i
             if index >= self.num_images:
                 return
             data = {key: value[i:i + 1] for key, value in data_batch.items()}

@@ -114,10 +114,12 @@ class Converter:
         target = self.masks / f'{mat.stem}.png'
         try:
             size = self._size(mat.stem)
-            kept = target.is_file() and _read(target).shape == size
+            mask = _read(target)
+            kept = mask.shape == size
             if not kept:
                 self._convert(mat, target, size)
-            counts = np.bincount(_read(target).ravel(), minlength=256)
+                mask = _read(target)
+            counts = np.bincount(mask.ravel(), minlength=256)
             if counts[len(CLASSES):].any():
                 raise ValueError(f'{target} has values above '
                                  f'{len(CLASSES) - 1}: remove it')
@@ -152,7 +154,7 @@ def _read(mask: Path) -> np.ndarray:
     try:
         with Image.open(mask) as image:
             return np.array(image)
-    except UnidentifiedImageError:  # to be made again
+    except (FileNotFoundError, UnidentifiedImageError):  # to be made
         return np.empty((0, 0), np.uint8)
 
 

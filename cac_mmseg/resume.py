@@ -31,8 +31,7 @@ def settle_last_checkpoint(work_dir: Union[str, Path]) -> Optional[Path]:
     """
     work_dir = Path(work_dir)
     broken: List[str] = []
-    candidates = _candidates(work_dir)
-    for path in candidates:
+    for path in _candidates(work_dir):
         try:
             load_weights(path)
         except (FileNotFoundError, ValueError) as error:

@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
-import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose
@@ -20,10 +19,10 @@ from mmseg.structures import SegDataSample
 
 from ._checks import check_device, check_int
 from ._config import dataset_without_data
-from ._files import make_folder, new_file
+from ._files import make_folder
 from .checkpoint import load_model
 from .context import choose_channels, context_modules, look
-from .draw import classes_of, draw_context, paint, read_image
+from .draw import classes_of, draw_context, paint, read_image, save_picture
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 WEIGHTS = ('.pth', '.pt')
@@ -221,6 +220,5 @@ def run(arguments: argparse.Namespace) -> None:
         picture = page(model, data,
                        model.test_step(data)[0], reader.dataset.metainfo,
                        arguments.top, arguments.channels)
-        with new_file(out / f'{Path(image).stem}.png') as file:
-            mmcv.imwrite(mmcv.rgb2bgr(picture), str(file))
+        save_picture(picture, out / f'{Path(image).stem}.png')
     print(f'\n{len(images)} pages in {out}')

@@ -1,5 +1,6 @@
 """visualize: the pages show what the modules do, and what does not fit."""
 import os
+from types import SimpleNamespace
 
 import cv2
 import mmengine.fileio as fileio
@@ -8,7 +9,7 @@ import pytest
 import torch
 from mmseg.apis import init_model
 
-from cac_mmseg import WeightingMapsHook
+from cac_mmseg import WeightingMapsHook, hooks
 from cac_mmseg.__main__ import main
 from cac_mmseg.checkpoint import load_model
 from cac_mmseg.context import Context, choose_channels, look
@@ -205,3 +206,20 @@ def test_label_maps_are_named_as_in_the_data_set(files, suffixes, image,
     reader = Reader(load_model(files / 'config.py').cfg, 'labels')
     reader.dataset.img_suffix, reader.dataset.seg_map_suffix = suffixes
     assert reader.label_path(f'images/{image}') == f'labels/{label}'
+
+
+def test_the_hook_counts_images_though_the_last_batch_is_smaller(
+        files, monkeypatch):
+    names = []
+    monkeypatch.setattr(hooks, 'page', lambda *args: None)
+    monkeypatch.setattr(hooks, 'is_main_process', lambda: True)
+    runner = SimpleNamespace(
+        model=None,
+        iter=1,
+        val_dataloader=SimpleNamespace(batch_size=2),
+        visualizer=SimpleNamespace(
+            dataset_meta={}, add_image=lambda name, *_: names.append(name)))
+    hook = WeightingMapsHook(num_images=3)
+    for index, size in enumerate((2, 1)):
+        hook.after_val_iter(runner, index, dict(inputs=[0] * size), [0] * size)
+    assert names == [f'weighting_maps_{i}' for i in range(3)]
