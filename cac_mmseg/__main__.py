@@ -16,6 +16,7 @@ COMMANDS = {
     'export': 'a model as ONNX or as a PyTorch program',
     'prepare': 'a data set from its official files (PASCAL Context)',
     'publish': 'slim, safe weights from a checkpoint',
+    'study': 'decode heads side by side, trained under one protocol',
     'visualize': 'a page per image: prediction, weighting maps, kernels',
 }
 

@@ -1,6 +1,7 @@
 """Errors in one readable line for what fails deep inside, late or silently."""
 from typing import List, Optional
 
+import torch.nn as nn
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -40,11 +41,7 @@ class PreflightHook(Hook):
         if not isinstance(runner.optim_wrapper,
                           (OptimWrapper, OptimWrapperDict)):
             return
-        for name, module in runner.model.named_modules():
-            init_cfg = getattr(module, 'init_cfg', None)
-            if isinstance(init_cfg,
-                          dict) and init_cfg.get('type') == 'Pretrained':
-                _check_weights(_plain(name), init_cfg['checkpoint'])
+        check_pretrained(runner.model)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         theirs = {
@@ -92,6 +89,18 @@ def _check_start(runner: Runner) -> None:
         if is_main_process():
             settle_last_checkpoint(runner.work_dir)
         barrier()  # the others read what it wrote
+
+
+def check_pretrained(model: nn.Module) -> None:
+    """Read the weights that modules start from, once.
+
+    Raises:
+        RuntimeError: With the file, the module, and what to do.
+    """
+    for name, module in model.named_modules():
+        init_cfg = getattr(module, 'init_cfg', None)
+        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+            _check_weights(_plain(name), init_cfg['checkpoint'])
 
 
 def _check_weights(name: str, checkpoint: str) -> None:

@@ -34,6 +34,7 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_report_header() -> str:
-    count = len([*(ROOT / 'configs').glob('*.py')]) + len(
-        [*(ROOT / 'configs/ablations').glob('*.py')])
+    count = sum(
+        len([*(ROOT / 'configs' / folder).glob('*.py')])
+        for folder in ('', 'ablations', 'study'))
     return f'configs covered: {count}\nseed: CAC_SEED={SEED}'

@@ -15,6 +15,10 @@ DATA = ('cityscapes', 'ade20k', 'voc12', 'voc12aug', 'pcontext59',
         'pcontext60')
 ABLATIONS = ('k1', 'k5', 'k7', 'd1', 'd1-3', 'shared', 'heads2', 'heads4',
              'nopool', 'fc-kernels', 'gap-kernels', 'channel-attention', 'fcn')
+STUDY = ('fcn', 'pspnet', 'deeplabv3', 'dmnet', 'gcnet', 'encnet', 'dnlnet',
+         'cac', 'cac-heads4', 'cac-nopool', 'cac-shared', 'gap-kernels',
+         'channel-attention', 'global-pool')
+FOLDERS = ('', 'ablations', 'study')
 EXPECTED = {
     *(f'cac_{r}_{data}' for r in ('r50', 'r101')
       for data in (*DATA, 'cityscapes_769')),
@@ -24,6 +28,7 @@ EXPECTED = {
     'cac_r18_contextshapes',
     'fcn_r18_contextshapes',
     *(f'ablations/cac_r50_pcontext59_{what}' for what in ABLATIONS),
+    *(f'study/{head}' for head in STUDY),
 }
 # crop, images per GPU, iterations, learning rate, testing: mmseg's R-D8 ones
 SETTINGS = dict(
@@ -37,8 +42,8 @@ SETTINGS = dict(
 
 NAMES = sorted(
     str(path.relative_to(CONFIGS).with_suffix(''))
-    for folder in (CONFIGS, CONFIGS / 'ablations')
-    for path in folder.glob('*.py'))
+    for folder in FOLDERS
+    for path in (CONFIGS / folder).glob('*.py'))
 
 
 def load(name):
@@ -63,7 +68,7 @@ def heads(cfg):
 
 def test_exactly_the_promised_configs_exist():
     print(f'{len(NAMES)} configs covered')
-    assert set(NAMES) == EXPECTED and len(NAMES) == 32
+    assert set(NAMES) == EXPECTED and len(NAMES) == 46
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -74,8 +79,15 @@ def test_builds_on_meta_with_matching_channels(name):
         features = model.extract_feat(torch.empty(2, 3, 64, 64))
         logits = model.decode_head(features)
         for head in heads(cfg):
-            channels = features[head.in_index].shape[1]
-            assert head.in_channels == channels, head
+            stages = head.in_index
+            if isinstance(stages, int):
+                assert head.in_channels == features[stages].shape[1], head
+            else:
+                assert list(head.in_channels) == [
+                    features[stage].shape[1] for stage in stages
+                ]
+    if isinstance(logits, tuple):  # of EncHead, with what its loss asks for
+        logits = logits[0]
     assert logits.shape[1] == cfg.model.decode_head.num_classes
     assert cfg.custom_imports.imports == ['cac_mmseg']
 
@@ -160,6 +172,16 @@ def test_an_ablation_isolates_one_thing(what):
     assert ours._cfg_dict == base._cfg_dict
 
 
+@pytest.mark.parametrize('name', STUDY)
+def test_heads_of_the_study_share_everything_else(name):
+    ours, base = load(f'study/{name}'), load('study/_base_/protocol')
+    shared = base.model.decode_head
+    for key in set(shared) - {'in_channels', 'in_index'}:
+        assert ours.model.decode_head[key] == shared[key]
+    ours.model.decode_head = shared
+    assert ours._cfg_dict == base._cfg_dict
+
+
 @pytest.mark.parametrize('name', [n for n in NAMES if 'r101' in n])
 def test_a_deep_config_is_a_delta(name):
     assert len((CONFIGS / f'{name}.py').read_text().splitlines()) <= 10
@@ -175,6 +197,8 @@ def narrow(cfg):
     if len(model.backbone.out_indices) == 4:
         model.backbone.update(depth=18, base_channels=8, stem_channels=8)
         model.decode_head.update(in_channels=64, channels=16)
+        if model.decode_head.type == 'EncHead':
+            model.decode_head.in_channels = [16, 32, 64]
         model.auxiliary_head.update(in_channels=32, channels=8)
     if model.test_cfg.mode == 'slide':
         model.test_cfg.update(crop_size=(64, 64), stride=(48, 48))

@@ -1,18 +1,14 @@
 """What was measured, as a table, as JSON and as a plot."""
 import json
-import platform
 import shlex
 import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-import mmcv
-import mmengine
-import mmseg
 import torch
 from prettytable import PrettyTable, TableStyle
 
-from .. import __version__
+from .._facts import device_name, versions
 from .timing import Setting
 
 # heading and format of each column that a row may have; no two alike
@@ -45,7 +41,7 @@ class Report:
             'command':
             shlex.join(['python', '-m', 'cac_mmseg', *sys.argv[1:]]),
             'device':
-            _device_name(setting.device),
+            device_name(setting.device),
             'feature map':
             f'batch {setting.batch}, {height} x {width}, '
             f'{str(setting.dtype)[6:]}'
@@ -53,10 +49,7 @@ class Report:
             'rounds':
             f'{setting.rounds}, median',
             'versions':
-            f'cacnet-mmseg {__version__}, '
-            f'torch {torch.__version__}, mmengine {mmengine.__version__}, '
-            f'mmcv {mmcv.__version__}, mmseg {mmseg.__version__}, '
-            f'Python {platform.python_version()}',
+            versions(),
         }
 
     def add(self, row: Dict[str, Any]) -> None:
@@ -146,17 +139,3 @@ class Report:
             fontsize=7)
         figure.savefig(path, dpi=150)
         plt.close(figure)
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == 'cuda':
-        return torch.cuda.get_device_name(device)
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-        model = next(
-            line.split(':')[1].strip() for line in lines
-            if line.startswith('model name'))
-    except (OSError, StopIteration):
-        pass  # not a Linux machine
-    return f'{model}, {torch.get_num_threads()} threads'

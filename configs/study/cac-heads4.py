@@ -1,0 +1,2 @@
+_base_ = './cac.py'
+model = dict(decode_head=dict(num_heads=4))

@@ -1,0 +1,2 @@
+_base_ = './_base_/protocol.py'
+model = dict(decode_head=dict(type='ASPPHead', dilations=(1, 12, 24, 36)))

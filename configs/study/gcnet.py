@@ -1,0 +1,7 @@
+_base_ = './_base_/protocol.py'
+model = dict(
+    decode_head=dict(
+        type='GCHead',
+        ratio=1 / 4.,
+        pooling_type='att',
+        fusion_types=('channel_add', )))

@@ -1,0 +1,449 @@
+"""The study: its runs, its stored features, its statistics, its command."""
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import fake_data
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import DATASETS, MODELS
+from mmseg.structures import SegDataSample
+
+from cac_mmseg.study import features, report, results
+from cac_mmseg.study.plan import HEADS, Run, plan
+from cac_mmseg.study.processes import execute
+from cac_mmseg.study.worker import PerImageIoU
+
+# a backbone from scratch that is fast enough for tests
+SMALL = {
+    'model.pretrained': None,
+    'model.backbone.depth': 18,
+    'model.decode_head.in_channels': 512,
+    'model.decode_head.channels': 8,
+    'train_cfg.max_iters': 2,
+    'train_cfg.val_interval': 1,
+    'train_dataloader.batch_size': 2,
+}
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng()
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """A folder with CamVid in its genuine layout, to run in."""
+    root = tmp_path_factory.mktemp('study')
+    fake_data.camvid(root / 'data', np.random.default_rng())
+    return root
+
+
+def areas(rng, seeds=3, images=20, classes=5):
+    union = rng.integers(0, 50, (seeds, images, classes)).astype(float)
+    return np.floor(union * rng.random(union.shape)), union
+
+
+def head(name, rng, **sizes):
+    return results.Head(name, [], *areas(rng, **sizes))
+
+
+# ---- what is measured
+
+
+def test_areas_of_images_are_those_of_mmseg(rng):
+    """Their sums give the mIoU that mmseg reports."""
+    metric = PerImageIoU(iou_metrics=['mIoU'])
+    metric.dataset_meta = dict(classes=list('abcd'))
+    single = []
+    for _ in range(5):
+        truth = torch.from_numpy(rng.choice([0, 1, 2, 255], (1, 8, 9)))
+        guess = torch.from_numpy(rng.integers(0, 3, (1, 8, 9)))
+        metric.process(
+            {},
+            [dict(gt_sem_seg=dict(data=truth), pred_sem_seg=dict(data=guess))])
+        single.append(IoUMetric.intersect_and_union(guess, truth, 4, 255))
+    reported = metric.compute_metrics(metric.results)['mIoU']
+    intersect, union = (
+        np.array(metric.areas[key]) for key in ('intersect', 'union'))
+    for i, (one_intersect, one_union, *_) in enumerate(single):
+        assert one_intersect.tolist() == intersect[i].tolist()
+        assert one_union.tolist() == union[i].tolist()
+    # the fourth class is nowhere, and does not count
+    ours = results.mean_iou(intersect.sum(0), union.sum(0))
+    assert ours == pytest.approx(reported, abs=0.0051)
+
+
+# ---- what is said from it
+
+
+def test_bootstrap_draws_the_same_images_for_all_heads(rng, monkeypatch):
+    monkeypatch.setattr(results, 'DRAWS', 50)
+    heads = [head('a', rng), head('b', rng, seeds=2)]
+    drawn = results.bootstrap(heads)
+    counts = np.random.default_rng(0).multinomial(20, [1 / 20] * 20, size=50)
+    for one, own in zip(heads, drawn):
+        for count, score in zip(counts, own):
+            scores = []
+            for seed in range(len(one.union)):
+                picked = np.repeat(np.arange(20), count)
+                intersect = one.intersect[seed][picked].sum(0)
+                union = one.union[seed][picked].sum(0)
+                scores.append(
+                    np.mean(
+                        [100 * i / u for i, u in zip(intersect, union) if u]))
+            assert score == pytest.approx(np.mean(scores))
+
+
+def test_a_head_is_not_behind_its_equal_and_is_behind_a_better_one(rng):
+    best = head('best', rng)
+    half = best._replace(name='half', intersect=best.intersect / 2)
+    equal, worse = results.gaps([best, best, half])
+    assert equal == (0, 0, 0, 1)
+    assert 0 < worse.low < worse.mean < worse.high and worse.share == 0
+    assert worse.mean == pytest.approx(best.scores.mean() / 2)
+
+
+def test_noise_is_not_taken_for_a_difference(rng):
+    """Of two heads that differ by chance, an interval that covers 95 %."""
+    covered = 0
+    for _ in range(40):
+        pair = sorted((head('a', rng, images=60), head('b', rng, images=60)),
+                      key=lambda one: -one.scores.mean())
+        gap, = results.gaps(pair)
+        covered += gap.low <= 0
+    # the better one of two is looked at, so the lower end fails twice as often
+    assert covered >= 28
+
+
+# ---- which runs
+
+
+def test_every_head_has_a_config():
+    assert {'fcn', 'pspnet', 'dmnet', 'channel-attention', 'cac'} <= {*HEADS}
+    runs = plan(HEADS, 2, ROOT / 'nowhere')
+    assert len({run.folder for run in runs}) == 2 * len(HEADS)
+    # seed by seed: an interrupted study has something of every head
+    assert [run.seed for run in runs] == [0] * len(HEADS) + [1] * len(HEADS)
+    assert {run.config.randomness.seed for run in runs} == {0, 1}
+    for run in runs:
+        assert run.iterations == 1000 and run.whole is None
+
+
+@pytest.mark.parametrize('heads, words', [
+    (['nohead'], "got 'nohead'"),
+    (['cac', 'cac'], "names 'cac' twice"),
+    (['gone.py'], 'gone.py is not a file'),
+])
+def test_what_cannot_be_run_is_named(heads, words, tmp_path):
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        plan(heads, 1, tmp_path)
+
+
+def test_a_config_of_ones_own_is_a_head(tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(f"_base_ = '{ROOT}/configs/study/cac.py'\n"
+                    'model = dict(decode_head=dict(dilations=(1, )))')
+    run, = plan([str(path)], 1, tmp_path)
+    assert run.head == 'mine'
+    assert run.config.model.decode_head.dilations == (1, )
+
+
+@pytest.mark.parametrize('frozen', [False, True])
+def test_a_run_of_another_config_is_not_taken_for_this_one(frozen, tmp_path):
+    run, = plan(['cac'], 1, tmp_path, frozen)
+    run.folder.mkdir(parents=True)
+    run.config.dump(run.config_file)
+    run.result_file.write_text('{}')
+    plan(['cac'], 1, tmp_path, frozen)
+    for options in ({
+            'train_cfg.max_iters': 3
+    }, {
+            'model.pretrained': 'other.pth'
+    }):
+        with pytest.raises(ValueError, match='was made with another'):
+            plan(['cac'], 1, tmp_path, frozen, options=options)
+    with pytest.raises(ValueError, match='was made with another'):
+        plan(['cac'], 1, tmp_path, not frozen)
+
+
+def test_amp_is_bfloat16():
+    run, = plan(['cac'], 1, ROOT / 'nowhere', amp=True)
+    assert run.config.optim_wrapper.type == 'AmpOptimWrapper'
+    assert run.config.optim_wrapper.dtype == 'bfloat16'
+    assert run.config.optim_wrapper.optimizer.type == 'SGD'
+
+
+# ---- stored features
+
+
+@pytest.fixture(scope='module')
+def stored(data):
+    """A run on stored features, and the folder they are in."""
+    before = os.getcwd()
+    os.chdir(data)
+    run, = plan(['cac'], 1, data / 'stored', frozen=True, options=SMALL)
+    features.store_features(run.whole, run.config, data / 'stored')
+    folder = data / 'stored' / features.folder_name(run.whole, run.config)
+    for step in features.loaders(run.config):
+        step.folder = str(folder)
+    yield run, folder
+    os.chdir(before)
+
+
+@torch.no_grad()
+def predict(model, inputs, sample):
+    """Logits."""
+    out, = model.test_step(dict(inputs=[inputs], data_samples=[sample]))
+    return out.seg_logits.data
+
+
+def test_heads_on_stored_features_are_heads_on_the_backbone(stored):
+    """The same weights predict the same, of an image and of its mirror."""
+    run, _ = stored
+    backbone = features._Backbone(run.whole)
+    whole = backbone.model.eval()
+    with torch.no_grad():  # random ones hardly tell classes apart
+        torch.nn.init.normal_(whole.decode_head.conv_seg.weight)
+    alone = MODELS.build(run.config.model).eval()
+    # the reduced scale has fewer channels, which SMALL sets for both
+    alone.decode_head.load_state_dict(whole.decode_head.state_dict())
+    dataset = DATASETS.build(run.config.val_dataloader.dataset)
+    sample = dataset[0]
+    assert sample['inputs'].dtype == torch.float16
+    assert sample['data_samples'].img_shape == (180, 240)
+    ours = predict(alone, sample['inputs'], sample['data_samples'])
+    image = cv2.imread(sample['data_samples'].img_path)
+    resized = cv2.resize(image, (240, 180))
+    inputs = torch.from_numpy(resized.transpose(2, 0, 1).copy())
+    theirs = predict(
+        whole, inputs,
+        SegDataSample(
+            metainfo=dict(img_shape=(180, 240), ori_shape=image.shape[:2])))
+    assert ours.shape == theirs.shape == (11, *image.shape[:2])
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0.02 * theirs.std())
+
+
+def test_features_of_the_mirror_go_with_the_mirrored_labels(stored):
+    run, _ = stored
+    dataset = DATASETS.build(run.config.train_dataloader.dataset)
+    info = dataset.get_data_info(0)
+    image = cv2.resize(cv2.imread(info['img_path']), (240, 180))
+    label = cv2.resize(
+        cv2.imread(info['seg_map_path'], cv2.IMREAD_UNCHANGED), (240, 180),
+        interpolation=cv2.INTER_NEAREST)
+    label[label == 11] = 255
+    pair = features._Backbone(run.whole)([image, image[:, ::-1]])
+    seen = set()
+    while len(seen) < 2:
+        sample = dataset[0]
+        own = sample['data_samples'].gt_sem_seg.data.numpy()[0]
+        mirrored = int((own != label).any())
+        seen.add(mirrored)
+        assert (own == (label, label[:, ::-1])[mirrored]).all()
+        far = [(sample['inputs'].float() - one).abs().mean() for one in pair]
+        assert far[mirrored] < 1e-3 < far[1 - mirrored]
+
+
+def test_features_are_computed_once(stored, data, monkeypatch):
+    run, folder = stored
+    files = sorted(folder.rglob('*.npy'))
+    assert len(files) == 6
+    assert {np.load(file).shape[0] for file in files} == {1, 2}
+
+    def never(config):
+        raise AssertionError('the backbone is not needed')
+
+    monkeypatch.setattr(features, '_Backbone', never)
+    features.store_features(run.whole, run.config, data / 'stored')
+    files[0].unlink()
+    with pytest.raises(AssertionError, match='not needed'):
+        features.store_features(run.whole, run.config, data / 'stored')
+
+
+def test_features_of_other_weights_have_another_folder():
+    names = set()
+    for options in ({}, {
+            'model.pretrained': 'other.pth'
+    }, {
+            'model.backbone.style': 'caffe'
+    }, {
+            'train_dataloader.batch_size': 8
+    }):
+        run, = plan(['fcn'], 1, ROOT, frozen=True, options=options)
+        names.add(features.folder_name(run.whole, run.config))
+    assert len(names) == 3  # the batch does not matter
+
+
+@pytest.mark.parametrize('name', HEADS)
+def test_heads_train_on_stored_features(name):
+    run, = plan([name], 1, ROOT, frozen=True)
+    init_default_scope('mmseg')
+    model = MODELS.build(run.config.model)
+    labels = torch.randint(0, 11, (1, 32, 48))
+    data = dict(
+        inputs=[torch.rand(2048, 4, 6).half() for _ in range(2)],
+        data_samples=[
+            SegDataSample(gt_sem_seg=PixelData(data=labels)) for _ in range(2)
+        ])
+    model.train()
+    loss, _ = model.parse_losses(
+        model(**model.data_preprocessor(data, training=True), mode='loss'))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert model.decode_head.channels == 128
+    assert not hasattr(model, 'auxiliary_head')
+
+
+# ---- the command
+
+
+@pytest.fixture(scope='module')
+def command(data):
+    """Run it on two heads and two seeds."""
+    options = [f'{key}={value}' for key, value in SMALL.items()]
+
+    def run(*arguments, **kwargs):
+        return subprocess.Popen([
+            sys.executable, '-m', 'cac_mmseg', 'study', '--frozen', '--out',
+            'out', '--seeds', '2', '--jobs', '2', *arguments, '--cfg-options',
+            *options
+        ],
+                                cwd=data,
+                                text=True,
+                                stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT,
+                                **kwargs)
+
+    return run
+
+
+def finished(process):
+    output = process.communicate(timeout=600)[0]
+    return process.returncode, ' '.join(output.split())
+
+
+@pytest.mark.slow
+def test_the_command_from_an_empty_folder(command, data):
+    heads = ('--heads', 'fcn', 'cac')
+    # interrupted in a run: the processes end with it
+    process = command(*heads, start_new_session=True)
+    while not [*(data / 'out').glob('*/seed*/log.txt')]:
+        time.sleep(0.2)
+        assert process.poll() is None, process.communicate()[0]
+    os.killpg(process.pid, signal.SIGINT)
+    finished(process)
+    status, output = finished(command(*heads))
+    assert status == 0 and '4 runs' in output, output
+    made = {path.name for path in (data / 'out').iterdir()}
+    assert made >= {
+        'results.csv', 'summary.md', 'accuracy_cost.png', 'classes.png',
+        'learning_curves.png', 'predictions.png', 'fcn', 'cac'
+    }
+    with open(data / 'out/results.csv') as file:
+        rows = list(csv.DictReader(file))
+    assert sorted((row['head'], row['seed']) for row in rows) == [('cac', '0'),
+                                                                  ('cac', '1'),
+                                                                  ('fcn', '0'),
+                                                                  ('fcn', '1')]
+    for row in rows:
+        folder = data / 'out' / row['head'] / f'seed{row["seed"]}'
+        result = json.loads((folder / 'result.json').read_text())
+        # what mmseg has reported, and what we add up
+        assert result['curve'][-1] == [
+            2, pytest.approx(float(row['mIoU']), abs=0.0051)
+        ]
+        assert len(result['curve']) == 2 == result['iterations']
+        assert result['seconds_per_iteration'] > 0 < result['peak_mib']
+        assert len([*(folder / 'masks').iterdir()]) == 3
+        assert (folder / 'iter_2.pth').is_file()
+    # it carries out what is missing, and that comes to the same
+    summary = (data / 'out/summary.md').read_text()
+    before = (data / 'out/fcn/seed0/result.json').stat().st_mtime_ns
+    (data / 'out/cac/seed1/result.json').unlink()
+    status, output = finished(command(*heads))
+    assert status == 0 and '4 runs, 3 are there' in output
+    assert before == (data / 'out/fcn/seed0/result.json').stat().st_mtime_ns
+    assert scores(summary) == scores((data / 'out/summary.md').read_text())
+
+
+def scores(summary):
+    """Head, mIoU and std of the table."""
+    return [line.split('|')[1:4] for line in summary.splitlines()[2:4]]
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_takes_none_along(command, data):
+    bad = data / 'bad.py'
+    bad.write_text(f"_base_ = '{ROOT}/configs/study/fcn.py'\n"
+                   "custom_hooks = [dict(type='NoHook')]\n")
+    status, output = finished(
+        command('--heads', 'bad.py', 'global-pool', '--seeds', '1'))
+    assert status == 1
+    log = data / 'out/bad/seed0/log.txt'
+    assert f'bad, seed 0: failed, see {log}' in output
+    assert 'NoHook' in log.read_text()
+    assert '| global-pool' in output
+
+
+def test_a_study_is_reported_from_what_it_left(data, tmp_path, rng, capsys,
+                                               monkeypatch):
+    """Of one head and one seed, too."""
+    monkeypatch.chdir(data)
+    runs = []
+    for name, count in (('cac', 2), ('gcnet', 1)):
+        for seed in range(count):
+            folder = tmp_path / name / f'seed{seed}'
+            config = Config.fromfile(ROOT / f'configs/study/{name}.py')
+            runs.append(Run(name, seed, config, folder))
+            (folder / 'masks').mkdir(parents=True)
+            images = sorted(map(str, (data / 'data/camvid/val').iterdir()))
+            for image in images:
+                cv2.imwrite(
+                    str(folder / 'masks' / os.path.basename(image)),
+                    rng.integers(0, 11, fake_data.SIZE, dtype=np.uint8))
+            intersect, union = areas(rng, 1, len(images), 11)
+            runs[-1].result_file.write_text(
+                json.dumps(
+                    dict(
+                        classes=[f'class{i}' for i in range(11)],
+                        images=images,
+                        intersect=intersect[0].tolist(),
+                        union=union[0].tolist(),
+                        curve=[[5, 10.], [10, 20.]],
+                        loss=[2., 1.5, 1., .8],
+                        iterations=10,
+                        seconds_per_iteration=0.1 + seed,
+                        peak_mib=100,
+                        parameters=10**6,
+                        multiply_adds=2 * 10**9,
+                        device='a machine',
+                        versions='versions')))
+    for some in (runs, runs[:1]):
+        report.publish(some, tmp_path)
+        printed = capsys.readouterr().out
+        assert '| cac ' in printed and 'a machine' in printed
+    heads = results.read(runs)
+    assert heads[0].scores.mean() >= heads[1].scores.mean()
+    first, second = (line for line in report.table(heads).splitlines()[2:])
+    assert f'| {heads[0].scores.mean():.2f} |' in first
+    assert '[' in second and '[' not in first
+    lines = report.as_csv(heads).splitlines()
+    assert len(lines) == 4 and lines[0].startswith('head,seed,mIoU,class0,')
+    for name in ('accuracy_cost', 'learning_curves', 'classes', 'predictions'):
+        assert cv2.imread(str(tmp_path / f'{name}.png')).std() > 1
+
+
+def test_no_run_is_carried_out_where_none_is_missing():
+    assert execute([], 1) == []
