@@ -1,7 +1,7 @@
 """Find, read and understand config files."""
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Iterator, Union
+from typing import Any, Iterator, List, Union
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -73,6 +73,28 @@ def dataset_configs(config: Config, split: str) -> Iterator[dict]:
             todo += [cfg['dataset']] if 'dataset' in cfg else cfg['datasets']
         elif cfg:
             yield cfg
+
+
+def build_datasets(config: Config, split: str,
+                   **options: Any) -> List[BaseSegDataset]:
+    """Build the 'train', 'val' or 'test' data sets; ``options`` go to each.
+
+    Raises:
+        FileNotFoundError: If a data set cannot be listed.
+        ValueError: If one cannot be built.
+    """
+    cfgs = list(dataset_configs(config, split))
+    try:
+        return [DATASETS.build({**cfg, **options}) for cfg in cfgs]
+    except (AssertionError, OSError) as error:  # mmseg asserts that it exists
+        raise FileNotFoundError(
+            f'the {split} data cannot be listed: {error or type(error)}. '
+            f'Put them at data_root={cfgs[0].get("data_root")!r}, or give '
+            f'--cfg-options {split}_dataloader.dataset.data_root=DIR'
+        ) from error
+    except Exception as error:  # of any data set and transform
+        raise ValueError(f'the {split} data set cannot be built: '
+                         f'{type(error).__name__}: {error}') from error
 
 
 def dataset_without_data(config: Config) -> BaseSegDataset:

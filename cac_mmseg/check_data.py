@@ -17,11 +17,10 @@ import numpy as np
 from mmengine.config import Config, DictAction
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.utils import track_progress_rich
-from mmseg.registry import DATASETS
 from prettytable import PrettyTable, TableStyle
 
 from ._checks import check_int
-from ._config import dataset_configs, load_config
+from ._config import build_datasets, dataset_configs, load_config
 from ._files import make_folder, new_file
 from .draw import draw_rows, paint, read_image, save_picture
 
@@ -112,22 +111,8 @@ def check(config: Config, split: str, workers: int = 1) -> Optional[Report]:
             dataset_configs(config, 'val')):
         return None
     problems, samples = [], []
-    try:
-        # serialised, one without a sample cannot be built
-        datasets = [
-            DATASETS.build({
-                **cfg, 'serialize_data': False
-            }) for cfg in cfgs
-        ]
-    except (AssertionError, OSError) as error:  # mmseg asserts that it exists
-        raise FileNotFoundError(
-            f'the {split} data cannot be listed: {error or type(error)}. '
-            f'Put them at data_root={cfgs[0].get("data_root")!r}, or give '
-            f'--cfg-options {split}_dataloader.dataset.data_root=DIR'
-        ) from error
-    except Exception as error:  # of any data set and transform
-        raise ValueError(f'the {split} data set cannot be built: '
-                         f'{type(error).__name__}: {error}') from error
+    # serialised, one without a sample cannot be built
+    datasets = build_datasets(config, split, serialize_data=False)
     for dataset in datasets:
         infos = [dataset.get_data_info(i) for i in range(len(dataset))]
         tasks = [(info['img_path'], info.get('seg_map_path', ''), info)

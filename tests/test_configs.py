@@ -41,8 +41,7 @@ SETTINGS = dict(
     pcontext60=((480, 480), 4, 80000, 0.004, 'slide'))
 
 NAMES = sorted(
-    str(path.relative_to(CONFIGS).with_suffix(''))
-    for folder in FOLDERS
+    str(path.relative_to(CONFIGS).with_suffix('')) for folder in FOLDERS
     for path in (CONFIGS / folder).glob('*.py'))
 
 

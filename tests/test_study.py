@@ -178,6 +178,15 @@ def test_a_run_of_another_config_is_not_taken_for_this_one(frozen, tmp_path):
         plan(['cac'], 1, tmp_path, not frozen)
 
 
+def test_a_folder_of_something_else_is_not_overwritten(tmp_path):
+    folder = tmp_path / 'cac/seed0'
+    folder.mkdir(parents=True)
+    plan(['cac'], 1, tmp_path)
+    (folder / 'notes.txt').write_text('mine')
+    with pytest.raises(ValueError, match='is not of a study'):
+        plan(['cac'], 1, tmp_path)
+
+
 def test_amp_is_bfloat16():
     run, = plan(['cac'], 1, ROOT / 'nowhere', amp=True)
     assert run.config.optim_wrapper.type == 'AmpOptimWrapper'
@@ -311,22 +320,26 @@ def test_heads_train_on_stored_features(name):
 
 @pytest.fixture(scope='module')
 def command(data):
-    """Run it on two heads and two seeds."""
-    options = [f'{key}={value}' for key, value in SMALL.items()]
+    """Start it; by default on two seeds, two runs at a time."""
 
-    def run(*arguments, **kwargs):
-        return subprocess.Popen([
-            sys.executable, '-m', 'cac_mmseg', 'study', '--frozen', '--out',
-            'out', '--seeds', '2', '--jobs', '2', *arguments, '--cfg-options',
-            *options
-        ],
-                                cwd=data,
-                                text=True,
-                                stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT,
-                                **kwargs)
+    def start(*arguments, frozen=True, **kwargs):
+        options = SMALL if frozen else {
+            **SMALL, 'model.auxiliary_head.in_channels': 256
+        }
+        line = [sys.executable, '-m', 'cac_mmseg', 'study']
+        line += ['--frozen'] * frozen
+        line += ['--out', 'out', '--seeds', '2', '--jobs', '2', *arguments]
+        line += ['--cfg-options']
+        line += [f'{key}={value}' for key, value in options.items()]
+        return subprocess.Popen(
+            line,
+            cwd=data,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            **kwargs)
 
-    return run
+    return start
 
 
 def finished(process):
@@ -342,8 +355,10 @@ def test_the_command_from_an_empty_folder(command, data):
     while not [*(data / 'out').glob('*/seed*/log.txt')]:
         time.sleep(0.2)
         assert process.poll() is None, process.communicate()[0]
-    os.killpg(process.pid, signal.SIGINT)
+    os.kill(process.pid, signal.SIGINT)
     finished(process)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
     status, output = finished(command(*heads))
     assert status == 0 and '4 runs' in output, output
     made = {path.name for path in (data / 'out').iterdir()}
@@ -367,13 +382,13 @@ def test_the_command_from_an_empty_folder(command, data):
         assert len(result['curve']) == 2 == result['iterations']
         assert result['seconds_per_iteration'] > 0 < result['peak_mib']
         assert len([*(folder / 'masks').iterdir()]) == 3
-        assert (folder / 'iter_2.pth').is_file()
+        assert (folder / 'work_dir/iter_2.pth').is_file()
     # it carries out what is missing, and that comes to the same
     summary = (data / 'out/summary.md').read_text()
     before = (data / 'out/fcn/seed0/result.json').stat().st_mtime_ns
     (data / 'out/cac/seed1/result.json').unlink()
     status, output = finished(command(*heads))
-    assert status == 0 and '4 runs, 3 are there' in output
+    assert status == 0 and '4 runs, 3 are there' in output, output
     assert before == (data / 'out/fcn/seed0/result.json').stat().st_mtime_ns
     assert scores(summary) == scores((data / 'out/summary.md').read_text())
 
@@ -381,6 +396,19 @@ def test_the_command_from_an_empty_folder(command, data):
 def scores(summary):
     """Head, mIoU and std of the table."""
     return [line.split('|')[1:4] for line in summary.splitlines()[2:4]]
+
+
+@pytest.mark.slow
+def test_the_command_trains_the_backbone_where_it_is_not_frozen(command, data):
+    status, output = finished(
+        command(
+            '--heads', 'cac', '--seeds', '1', '--out', 'whole', frozen=False))
+    assert status == 0 and '| cac ' in output, output
+    weights = torch.load(
+        data / 'whole/cac/seed0/work_dir/iter_2.pth', weights_only=True)['state_dict']
+    assert 'backbone.conv1.weight' in weights or any(
+        key.startswith('backbone.stem') for key in weights)
+    assert 'auxiliary_head.conv_seg.weight' in weights
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import torch
 from mmengine.config import DictAction
 
 from .._checks import check_int
+from .._config import build_datasets
 from .._files import make_folder
 
 
@@ -65,9 +66,14 @@ def run(arguments: argparse.Namespace) -> None:
                 arguments.amp, arguments.cfg_options)
     missing = [one for one in runs if not one.result_file.is_file()]
     print(f'{len(runs)} runs, {len(runs) - len(missing)} are there')
-    for one in missing:
+    # what would fail in every run, before the first one
+    for one in {one.head: one for one in missing}.values():
         if one.whole:
             features.store_features(one.whole, one.config, out)
+        else:
+            for split in ('train', 'val'):
+                build_datasets(one.config, split)
+            features.build_model(one.config)
     failed = execute(missing, arguments.jobs)
     report.publish([one for one in runs if one not in failed], out)
     for one in failed:

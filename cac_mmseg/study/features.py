@@ -16,11 +16,12 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
 from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
-from mmseg.registry import DATASETS, MODELS, TRANSFORMS
+from mmseg.models import BaseSegmentor
+from mmseg.registry import MODELS, TRANSFORMS
 from rich.progress import track
 from torch import Tensor
 
-from .._config import dataset_configs
+from .._config import build_datasets, dataset_configs
 from .._files import make_folder, new_file
 from ..preflight import check_pretrained
 
@@ -95,23 +96,23 @@ def store_features(whole: Config, heads: Config, out: Path) -> None:
 
     Raises:
         FileNotFoundError: If the data set is not there.
-        ValueError: If the weights of the backbone cannot be loaded.
+        ValueError: If it cannot be built, or the weights of the backbone
+            cannot be loaded.
     """
     folder, todo = str(out / folder_name(whole, heads)), []
     for split in ('train', 'val'):
-        for cfg in dataset_configs(heads, split):
-            dataset = DATASETS.build(cfg)
-            steps = [step.type for step in cfg.pipeline]
+        for cfg, dataset in zip(
+                dataset_configs(heads, split), build_datasets(heads, split)):
             before = Compose([
                 step for step in cfg.pipeline
                 if step.type in ('LoadImageFromFile', 'Resize')
             ])
-            copies = 2 if 'RandomFlip' in steps else 1
+            mirrored = any(step.type == 'RandomFlip' for step in cfg.pipeline)
             for i in range(len(dataset)):
                 info = dataset.get_data_info(i)
                 file = _file(folder, info['img_path'])
                 if not file.is_file():
-                    todo.append((file, before, info, copies))
+                    todo.append((file, before, info, 1 + mirrored))
     if not todo:
         return
     backbone = _Backbone(whole)
@@ -125,16 +126,26 @@ def store_features(whole: Config, heads: Config, out: Path) -> None:
             np.save(new, stored)
 
 
+def build_model(config: Config) -> BaseSegmentor:
+    """Build the model of a config, whose backbone's weights can be loaded.
+
+    Raises:
+        ValueError: If they cannot; says what to do.
+    """
+    model = MODELS.build(config.model)
+    try:
+        check_pretrained(model)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    return model
+
+
 class _Backbone:
     """A segmentor up to the last stage of its backbone, for evaluation."""
 
     def __init__(self, config: Config) -> None:
         torch.manual_seed(0)  # for weights that are not loaded
-        self.model = revert_sync_batchnorm(MODELS.build(config.model))
-        try:
-            check_pretrained(self.model)
-        except RuntimeError as error:
-            raise ValueError(str(error)) from error
+        self.model = revert_sync_batchnorm(build_model(config))
         # mmengine would list every parameter
         MMLogger.get_instance('cac_mmseg.study', log_level='WARNING')
         self.model.init_weights()

@@ -119,7 +119,12 @@ def _configs(head: str, frozen: bool, amp: bool,
 
 
 def _check_same(run: Run) -> None:
-    if not run.result_file.is_file():
+    if not run.config_file.is_file():
+        if run.folder.exists() and [*run.folder.iterdir()]:
+            raise ValueError(f'{run.folder} is not of a study, and would be '
+                             'overwritten: give another --out')
+        return
+    if not run.result_file.is_file():  # interrupted: it starts again
         return
     there, asked = Config.fromfile(run.config_file), run.config
     different = [

@@ -91,7 +91,7 @@ class _Process:
 
     def poll(self) -> bool:
         """Look how far it is; return whether it has ended."""
-        for log in self.run.folder.glob('*/vis_data/scalars.json'):
+        for log in self.run.folder.glob('work_dir/*/vis_data/scalars.json'):
             lines = log.read_text().splitlines()
             # the last one may be half written
             for line in lines[-1:-3:-1]:

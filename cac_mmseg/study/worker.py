@@ -44,11 +44,11 @@ def train(folder: Path) -> dict:
     """Train and validate by mmengine's Runner, and return the figures.
 
     Args:
-        folder: Of the run, with its ``config.py``; becomes the work_dir, and
-            gets the predicted label maps in ``masks``.
+        folder: Of the run, with its ``config.py``; gets the work_dir, and the
+            predicted label maps in ``masks``.
     """
     config = load_config(folder / 'config.py')
-    config.work_dir = str(folder)
+    config.work_dir = str(folder / 'work_dir')
     config.val_evaluator.output_dir = str(folder / 'masks')
     for step in features.loaders(config):
         step.folder = str(folder.parents[1] / step.folder)
