@@ -13,7 +13,7 @@ except ImportError:
 else:
     from ._config import config_path
     from .baselines import (ChannelAttentionModule, FCKernelModule,
-                            GAPKernelModule, IdentityModule)
+                            FixedKernelModule, GAPKernelModule, IdentityModule)
     from .cac_head import CaCHead
     from .cac_module import CaCModule
     from .checkpoint import CAN_CHECK, allow_log
@@ -27,7 +27,8 @@ else:
 __version__ = '0.1.0'
 __all__ = [
     'CaCHead', 'CaCModule', 'CamVidDataset', 'ChannelAttentionModule',
-    'CheckLabels', 'ContextShapesDataset', 'FCKernelModule', 'GAPKernelModule',
-    'IdentityModule', 'PredictionPictureHook', 'PreflightHook',
-    'WeightingMapsHook', 'config_path'
+    'CheckLabels', 'ContextShapesDataset', 'FCKernelModule',
+    'FixedKernelModule', 'GAPKernelModule', 'IdentityModule',
+    'PredictionPictureHook', 'PreflightHook', 'WeightingMapsHook',
+    'config_path'
 ]

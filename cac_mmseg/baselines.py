@@ -1,4 +1,5 @@
-"""The re-weightings that the paper argues against, for its ablations.
+"""The re-weightings that the paper argues against, for its ablations, and one
+with kernels that no context changes, as a control.
 
 Each takes :class:`CaCModule`'s place in a :class:`CaCHead`
 (``reweighting='GAPKernelModule'``) and so accepts CaCModule's arguments; those
@@ -67,6 +68,32 @@ class GAPKernelModule(_PooledKernelModule):
     @property
     def shape(self) -> Tuple[int, ...]:
         return (self.sets, self.in_channels, *[self.kernel_size] * 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map X (B, C, H, W) to Y of the same shape."""
+        return reweight(x, self.predict_kernels(x), self.dilations)
+
+
+@MODELS.register_module()
+class FixedKernelModule(KernelModule):
+    r"""Depth-wise kernels that are learned, and the same for every image.
+
+    .. math:: D = BN(P), \quad Y = X \odot \sum_i \sigma(X *_{r_i} D_i)
+
+    What :class:`CaCModule` does, except that nothing is predicted: what the
+    two differ in is what context-adaptive kernels bring. Our control, not the
+    paper's. Arguments and errors: CaCModule's.
+    """
+
+    def _build_predictor(self) -> None:
+        s = self.kernel_size
+        self.kernels = nn.Parameter(
+            torch.randn(self.sets, self.in_channels, s, s))
+
+    def predict_kernels(self, x: Tensor) -> Tensor:
+        """Return the normalised kernels, (B, G, C, s, s), the same B times."""
+        check_feature_map(x, self.in_channels)
+        return self.normalise(self.kernels.expand(len(x), -1, -1, -1, -1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map X (B, C, H, W) to Y of the same shape."""

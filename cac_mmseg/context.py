@@ -8,8 +8,8 @@ import torch.nn as nn
 from mmseg.models import BaseSegmentor
 from torch import Tensor
 
-from .baselines import GAPKernelModule
-from .cac_module import CaCModule
+from .baselines import FCKernelModule
+from .cac_module import KernelModule
 from .functional import weighting_maps
 
 
@@ -27,7 +27,8 @@ class Context(NamedTuple):
 def context_modules(model: nn.Module) -> List[Tuple[str, nn.Module]]:
     """Return the modules that re-weight by depth-wise kernels, with names."""
     return [(name, module) for name, module in model.named_modules()
-            if isinstance(module, (CaCModule, GAPKernelModule))]
+            if isinstance(module, KernelModule)
+            and not isinstance(module, FCKernelModule)]
 
 
 @torch.no_grad()

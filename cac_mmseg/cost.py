@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ._checks import check_int
 from .baselines import (ChannelAttentionModule, FCKernelModule,
-                        GAPKernelModule, IdentityModule)
+                        FixedKernelModule, GAPKernelModule, IdentityModule)
 from .cac_module import CaCModule
 
 ROWS = {
@@ -23,6 +23,7 @@ ROWS = {
     'CaCModule, share_kernels': (CaCModule, dict(share_kernels=True)),
     'FCKernelModule': (FCKernelModule, {}),
     'GAPKernelModule': (GAPKernelModule, {}),
+    'FixedKernelModule': (FixedKernelModule, {}),
     'ChannelAttentionModule': (ChannelAttentionModule, {}),
     'IdentityModule (FCN)': (IdentityModule, {}),
 }

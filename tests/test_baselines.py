@@ -6,11 +6,13 @@ import reference
 import torch
 
 from cac_mmseg import (CaCHead, CaCModule, ChannelAttentionModule,
-                       FCKernelModule, GAPKernelModule, IdentityModule)
+                       FCKernelModule, FixedKernelModule, GAPKernelModule,
+                       IdentityModule)
 from cac_mmseg.cac_module import KERNEL_NORM_EPS
 
 BASELINES = [
-    FCKernelModule, GAPKernelModule, ChannelAttentionModule, IdentityModule
+    FCKernelModule, FixedKernelModule, GAPKernelModule, ChannelAttentionModule,
+    IdentityModule
 ]
 
 
@@ -40,6 +42,20 @@ def test_gap_kernels_are_the_literal_method(s, dilations, shared):
     kernels = reference.batch_norm(kernels, KERNEL_NORM_EPS)
     expected = reference.reweight(x, kernels, dilations)
     assert (module(x) - expected).abs().max() <= 1e-10 * expected.abs().max()
+
+
+@pytest.mark.parametrize('shared', [False, True])
+def test_fixed_kernels_are_the_literal_method(shared):
+    module = FixedKernelModule(
+        3, dilations=(1, 3), share_kernels=shared).double()
+    x = torch.randn(2, 3, 5, 6, dtype=torch.float64)
+    kernels = torch.stack([module.kernels.detach()] * 2)
+    kernels = reference.batch_norm(kernels, KERNEL_NORM_EPS)
+    expected = reference.reweight(x, kernels, (1, 3))
+    assert (module(x) - expected).abs().max() <= 1e-10 * expected.abs().max()
+    # no image changes them
+    other = module.predict_kernels(torch.rand_like(x))
+    assert torch.equal(other, module.predict_kernels(x))
 
 
 @pytest.mark.parametrize('shared', [False, True])

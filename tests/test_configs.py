@@ -17,7 +17,7 @@ ABLATIONS = ('k1', 'k5', 'k7', 'd1', 'd1-3', 'shared', 'heads2', 'heads4',
              'nopool', 'fc-kernels', 'gap-kernels', 'channel-attention', 'fcn')
 STUDY = ('fcn', 'pspnet', 'deeplabv3', 'dmnet', 'gcnet', 'encnet', 'dnlnet',
          'cac', 'cac-heads4', 'cac-nopool', 'cac-shared', 'gap-kernels',
-         'channel-attention', 'global-pool')
+         'channel-attention', 'fixed-kernels', 'global-pool')
 FOLDERS = ('', 'ablations', 'study')
 EXPECTED = {
     *(f'cac_{r}_{data}' for r in ('r50', 'r101')
@@ -67,7 +67,7 @@ def heads(cfg):
 
 def test_exactly_the_promised_configs_exist():
     print(f'{len(NAMES)} configs covered')
-    assert set(NAMES) == EXPECTED and len(NAMES) == 46
+    assert set(NAMES) == EXPECTED and len(NAMES) == 47
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -405,7 +405,8 @@ def test_the_command_trains_the_backbone_where_it_is_not_frozen(command, data):
             '--heads', 'cac', '--seeds', '1', '--out', 'whole', frozen=False))
     assert status == 0 and '| cac ' in output, output
     weights = torch.load(
-        data / 'whole/cac/seed0/work_dir/iter_2.pth', weights_only=True)['state_dict']
+        data / 'whole/cac/seed0/work_dir/iter_2.pth',
+        weights_only=True)['state_dict']
     assert 'backbone.conv1.weight' in weights or any(
         key.startswith('backbone.stem') for key in weights)
     assert 'auxiliary_head.conv_seg.weight' in weights

@@ -65,12 +65,13 @@ def table(heads: Sequence[Head]) -> str:
 def _notes(heads: Sequence[Head]) -> Iterator[str]:
     """What the table is of."""
     runs = [run for head in heads for run in head.runs]
-    counts = sorted({len(head.runs) for head in heads})
-    yield (f'{" to ".join(map(str, counts))} seeds of '
-           f'{runs[0]["iterations"]} iterations, validated on '
-           f'{len(runs[0]["images"])} images; std over the seeds; the rest '
-           f'of the comparison from {DRAWS} draws of those images.')
-    yield f'command: {shlex.join(["python -m cac_mmseg", *sys.argv[1:]])}'
+    seeds = max(len(head.runs) for head in heads)
+    yield (f'Seeds: {seeds}, of {runs[0]["iterations"]} iterations; images: '
+           f'{len(runs[0]["images"])}. The standard deviation is over the '
+           f'seeds, the interval over {DRAWS} draws of the images.')
+    yield ''
+    command = shlex.join(['python', '-m', 'cac_mmseg', *sys.argv[1:]])
+    yield f'command: {command}'
     for key in ('device', 'versions'):
         yield f'{key}: {"; ".join(sorted({run[key] for run in runs}))}'
 

@@ -1,0 +1,2 @@
+_base_ = './cac.py'
+model = dict(decode_head=dict(reweighting='FixedKernelModule'))
