@@ -2,7 +2,6 @@
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -154,10 +153,14 @@ def test_what_cannot_be_run_is_named(heads, words, tmp_path):
 def test_a_config_of_ones_own_is_a_head(tmp_path):
     path = tmp_path / 'mine.py'
     path.write_text(f"_base_ = '{ROOT}/configs/study/cac.py'\n"
+                    "custom_imports = dict(imports=['cac_mmseg', 'json'])\n"
                     'model = dict(decode_head=dict(dilations=(1, )))')
-    run, = plan([str(path)], 1, tmp_path)
-    assert run.head == 'mine'
-    assert run.config.model.decode_head.dilations == (1, )
+    for frozen in (False, True):
+        run, = plan([str(path)], 1, tmp_path, frozen)
+        assert run.head == 'mine'
+        assert run.config.model.decode_head.dilations == (1, )
+        imports = ['cac_mmseg', 'json', 'cac_mmseg.study.features']
+        assert run.config.custom_imports.imports == imports[:2 + frozen]
 
 
 @pytest.mark.parametrize('frozen', [False, True])
@@ -350,12 +353,12 @@ def finished(process):
 @pytest.mark.slow
 def test_the_command_from_an_empty_folder(command, data):
     heads = ('--heads', 'fcn', 'cac')
-    # interrupted in a run: the processes end with it
+    # killed in a run: the processes end with it
     process = command(*heads, start_new_session=True)
     while not [*(data / 'out').glob('*/seed*/log.txt')]:
         time.sleep(0.2)
         assert process.poll() is None, process.communicate()[0]
-    os.kill(process.pid, signal.SIGINT)
+    process.terminate()
     finished(process)
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)

@@ -105,6 +105,8 @@ def _configs(head: str, frozen: bool, amp: bool,
             for key, value in options.items()
             if not key.startswith(('model.backbone', 'model.pretrained'))
         })
+        # beside what a head of one's own imports
+        config.custom_imports.imports.append(features.__name__)
         folder = features.folder_name(whole, config)
         for step in features.loaders(config):
             step.folder = folder

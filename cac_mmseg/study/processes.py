@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +29,8 @@ def execute(runs: Sequence[Run], jobs: int) -> List[Run]:
     Returns:
         The runs that failed; each has a ``log.txt``.
     """
+    # a scheduler's kill is an interruption, too
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     waiting, failed = list(runs), []
     running: Dict[int, _Process] = {}
     progress = Progress(
@@ -61,6 +64,7 @@ def execute(runs: Sequence[Run], jobs: int) -> List[Run]:
         finally:  # interrupted: leave no process behind
             for process in running.values():
                 process.stop()
+            signal.signal(signal.SIGTERM, previous)
     return failed
 
 

@@ -1,6 +1,5 @@
 # Laid over a head's config: the head alone, 128 channels, on the features of
 # the backbone with its ImageNet weights, computed once. For CPUs.
-custom_imports = dict(imports=['cac_mmseg', 'cac_mmseg.study.features'])
 model = dict(
     pretrained=None,
     data_preprocessor=dict(
