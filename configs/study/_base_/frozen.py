@@ -1,5 +1,6 @@
 # Laid over a head's config: the head alone, 128 channels, on the features of
-# the backbone with its ImageNet weights, computed once. For CPUs.
+# the backbone with its ImageNet weights, computed once. For CPUs. The learning
+# rate is the bare convolution's: see docs/study.md.
 model = dict(
     pretrained=None,
     data_preprocessor=dict(
@@ -34,15 +35,15 @@ val_dataloader = dict(
     dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type='AdamW', lr=0.001, weight_decay=0.01))
+    optimizer=dict(_delete_=True, type='AdamW', lr=0.01, weight_decay=0.01))
 param_scheduler = [
     dict(
         type='PolyLR',
-        eta_min=1e-5,
+        eta_min=1e-4,
         power=0.9,
         begin=0,
         end=400,
         by_epoch=False)
 ]
-train_cfg = dict(max_iters=400, val_interval=100)
-default_hooks = dict(checkpoint=dict(interval=100), logger=dict(interval=20))
+train_cfg = dict(max_iters=400, val_interval=200)
+default_hooks = dict(checkpoint=dict(interval=200), logger=dict(interval=20))
