@@ -27,6 +27,7 @@ ELSEWHERE = [
     (r'(CAC_MMSEG_TRITON=1 )?python -m cac_mmseg benchmark .*--device cuda',
      'a GPU; on the CPU: test_benchmark'),
     (r'for seed in', 'hours; each line of it: below'),
+    (r'python -m cac_mmseg study ', 'an hour or more; in short: test_study'),
     (r'mim train mmsegmentation configs/cac_r50_camvid.py '
      r'--cfg-options model.pretrained=', 'test_data_configs, test_preflight'),
 ]

@@ -90,28 +90,41 @@ def test_areas_of_images_are_those_of_mmseg(rng):
 def test_bootstrap_draws_the_same_images_for_all_heads(rng, monkeypatch):
     monkeypatch.setattr(results, 'DRAWS', 50)
     heads = [head('a', rng), head('b', rng, seeds=2)]
-    drawn = results.bootstrap(heads)
-    counts = np.random.default_rng(0).multinomial(20, [1 / 20] * 20, size=50)
+    drawn = results.bootstrap(heads, np.random.default_rng(7))
+    counts = np.random.default_rng(7).multinomial(20, [1 / 20] * 20, size=50)
     for one, own in zip(heads, drawn):
-        for count, score in zip(counts, own):
-            scores = []
-            for seed in range(len(one.union)):
-                picked = np.repeat(np.arange(20), count)
+        assert own.shape == (50, len(one.union))
+        for count, scores in zip(counts, own):
+            picked = np.repeat(np.arange(20), count)
+            for seed, score in enumerate(scores):
                 intersect = one.intersect[seed][picked].sum(0)
                 union = one.union[seed][picked].sum(0)
-                scores.append(
-                    np.mean(
-                        [100 * i / u for i, u in zip(intersect, union) if u]))
-            assert score == pytest.approx(np.mean(scores))
+                expected = [100 * i / u for i, u in zip(intersect, union) if u]
+                assert score == pytest.approx(np.mean(expected))
 
 
 def test_a_head_is_not_behind_its_equal_and_is_behind_a_better_one(rng):
-    best = head('best', rng)
+    best = head('best', rng, seeds=1)
     half = best._replace(name='half', intersect=best.intersect / 2)
     equal, worse = results.gaps([best, best, half])
     assert equal == (0, 0, 0, 1)
     assert 0 < worse.low < worse.mean < worse.high and worse.share == 0
     assert worse.mean == pytest.approx(best.scores.mean() / 2)
+
+
+def test_a_gap_within_the_spread_of_the_seeds_is_none(rng):
+    """However sure it is over the images."""
+    intersect, union = areas(rng, seeds=1, images=200)
+
+    def scaled(*scales):
+        scales = np.array(scales)[:, None, None]
+        return results.Head('', [], intersect * scales,
+                            union * np.ones_like(scales))
+
+    sure, = results.gaps([scaled(1, 0.99), scaled(0.9, 0.89)])
+    unsure, = results.gaps([scaled(1, 0.8), scaled(0.98, 0.78)])
+    assert sure.low > 0 and sure.share == 0
+    assert unsure.low < 0 < unsure.high and unsure.share > 0.2
 
 
 def test_noise_is_not_taken_for_a_difference(rng):

@@ -68,7 +68,7 @@ def _notes(heads: Sequence[Head]) -> Iterator[str]:
     seeds = max(len(head.runs) for head in heads)
     yield (f'Seeds: {seeds}, of {runs[0]["iterations"]} iterations; images: '
            f'{len(runs[0]["images"])}. The standard deviation is over the '
-           f'seeds, the interval over {DRAWS} draws of the images.')
+           f'seeds, the interval over {DRAWS} draws of images and seeds.')
     yield ''
     command = shlex.join(['python', '-m', 'cac_mmseg', *sys.argv[1:]])
     yield f'command: {command}'

@@ -81,29 +81,38 @@ def read(runs: Sequence[Run]) -> List[Head]:
     return sorted(heads, key=lambda head: -head.scores.mean())
 
 
-def bootstrap(heads: Sequence[Head]) -> np.ndarray:
-    """Redraw the validation images, the same for all heads.
+def bootstrap(heads: Sequence[Head],
+              rng: np.random.Generator) -> List[np.ndarray]:
+    """Redraw the validation images, the same for all heads and seeds.
 
     Args:
         heads: Validated on the same images.
+        rng: Draws as many images as there are, with replacement.
 
     Returns:
-        Mean IoU in percent, mean over the seeds, (heads, draws), on as many
-        images as there are, drawn with replacement.
+        Of each head the mean IoU in percent, (draws, seeds).
     """
     images = heads[0].union.shape[1]
-    counts = np.random.default_rng(0).multinomial(
-        images, np.full(images, 1 / images), size=DRAWS)
-    return np.stack([
+    counts = rng.multinomial(
+        images, np.full(images, 1 / images), size=DRAWS).astype(float)
+    return [
         mean_iou(
             np.tensordot(counts, head.intersect, (1, 1)),
-            np.tensordot(counts, head.union, (1, 1))).mean(1) for head in heads
-    ])
+            np.tensordot(counts, head.union, (1, 1))) for head in heads
+    ]
 
 
 def gaps(heads: Sequence[Head]) -> List[Gap]:
-    """Compare the first head with each of the others."""
-    drawn = bootstrap(heads)
+    """Compare the first head with each of the others.
+
+    Images are drawn in pairs (paired bootstrap), and from each head's seeds as
+    many as there are: a difference has to outlast both.
+    """
+    rng = np.random.default_rng(0)
+    drawn = []
+    for scores in bootstrap(heads, rng):
+        seeds = rng.integers(scores.shape[1], size=scores.shape)
+        drawn.append(np.take_along_axis(scores, seeds, 1).mean(1))
     found = []
     for head, own in zip(heads[1:], drawn[1:]):
         behind = drawn[0] - own
