@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
             for split in ('train', 'val'):
                 build_datasets(one.config, split)
             features.build_model(one.config)
-    failed = execute(missing, arguments.jobs)
+    failed = execute(missing, arguments.jobs) if missing else []
     report.publish([one for one in runs if one not in failed], out)
     for one in failed:
         print(f'{one}: failed, see {one.folder / "log.txt"}')

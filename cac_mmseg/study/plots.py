@@ -30,16 +30,13 @@ def draw_all(heads: Sequence[Head], runs: Sequence[Run], out: Path) -> None:
     save_picture(predictions(runs), out / 'predictions.png')
 
 
-def colour(index: int, heads: Sequence[Head]) -> str:
-    """Ours in warm colours; the others in cold ones."""
-    ours = [h.name for h in heads if h.name.startswith('cac')]
-    others = [h.name for h in heads if not h.name.startswith('cac')]
-    name = heads[index].name
-    if name in ours:
-        return matplotlib.colormaps['autumn'](
-            ours.index(name) / max(len(ours), 1))
-    return matplotlib.colormaps['winter'](
-        others.index(name) / max(len(others), 1))
+def colour(index: int, heads: Sequence[Head]) -> tuple:
+    """CaC in red; every other head in a colour of its own."""
+    if heads[index].name == 'cac':
+        return matplotlib.colormaps['tab20'](6)
+    others = [i for i, head in enumerate(heads) if head.name != 'cac']
+    free = [*range(0, 6, 2), *range(8, 20, 2), *range(1, 20, 2)]  # not red
+    return matplotlib.colormaps['tab20'](free[others.index(index) % len(free)])
 
 
 def accuracy_over_cost(heads: Sequence[Head], path: Path) -> None:
@@ -56,18 +53,15 @@ def accuracy_over_cost(heads: Sequence[Head], path: Path) -> None:
                 mean, [[mean - head.scores.min()], [head.scores.max() - mean]],
                 fmt='o',
                 capsize=3,
+                label=head.name if ax is right else None,
                 color=colour(i, heads))
-            ax.annotate(
-                head.name, (x, mean),
-                xytext=(6, 4),
-                textcoords='offset points',
-                fontsize=9)
     left.set_xlabel('seconds an iteration, median')
     left.set_ylabel(SPREAD)
     right.set_xlabel('multiply-adds of an image, G')
     for ax in (left, right):
         ax.margins(x=0.15)
         _plain(ax)
+    figure.legend(loc='outside right center', frameon=False)
     _save(figure, path)
 
 
