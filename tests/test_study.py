@@ -304,11 +304,13 @@ def test_features_of_other_weights_have_another_folder():
     }, {
             'model.backbone.style': 'caffe'
     }, {
+            'val_dataloader.dataset.data_root': 'elsewhere'
+    }, {
             'train_dataloader.batch_size': 8
     }):
         run, = plan(['fcn'], 1, ROOT, frozen=True, options=options)
         names.add(features.folder_name(run.whole, run.config))
-    assert len(names) == 3  # the batch does not matter
+    assert len(names) == 4  # the batch does not matter
 
 
 @pytest.mark.parametrize('name', HEADS)

@@ -77,11 +77,11 @@ def loaders(config: Config) -> List[ConfigDict]:
 
 
 def folder_name(whole: Config, heads: Config) -> str:
-    """Name a folder after what the features depend on; see below."""
-    pipeline = next(dataset_configs(heads, 'val')).pipeline
+    """Name a folder after the backbone, its weights, the data and its size."""
+    dataset = next(dataset_configs(heads, 'val'))
     parts = (whole.model.backbone, whole.model.get('pretrained'),
-             whole.model.data_preprocessor,
-             [step for step in pipeline if step.type == 'Resize'])
+             whole.model.data_preprocessor, dataset.get('data_root'),
+             [step for step in dataset.pipeline if step.type == 'Resize'])
     return f'features-{sha256(repr(parts).encode()).hexdigest()[:8]}'
 
 

@@ -3,7 +3,6 @@
 So that a run's peak memory is its own, and one that fails takes none along.
 """
 import json
-import resource
 import sys
 from pathlib import Path
 from statistics import median
@@ -86,6 +85,7 @@ def _peak_mib(device: torch.device) -> float:
     """Of the GPU's memory, or of the process's where there is none."""
     if device.type == 'cuda':
         return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource  # not on Windows
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == 'darwin' else 2**10)
 
