@@ -111,8 +111,9 @@ def test_a_scene_repeated_is_read_the_same():
 
 @pytest.mark.parametrize('train', [True, False])
 def test_channels_last_is_kept_and_changes_nothing(train):
-    module = trained_module().train(train)
-    x = feature_maps(2, 8, 16, 24)
+    # in float64: a small variance of the kernels magnifies what is rounded
+    module = trained_module().double().train(train)
+    x = feature_maps(2, 8, 16, 24).double()
     results = []
     for layout in (torch.contiguous_format, torch.channels_last):
         leaf = x.contiguous(memory_format=layout).requires_grad_()
