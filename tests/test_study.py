@@ -374,7 +374,8 @@ def test_the_command_from_an_empty_folder(command, data):
         time.sleep(0.2)
         assert process.poll() is None, process.communicate()[0]
     process.terminate()
-    finished(process)
+    status, output = finished(process)
+    assert status == 1 and 'the same command goes on' in output, output
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
     status, output = finished(command(*heads))

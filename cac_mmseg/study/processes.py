@@ -29,8 +29,12 @@ def execute(runs: Sequence[Run], jobs: int) -> List[Run]:
     Returns:
         The runs that failed; each has a ``log.txt``.
     """
-    # a scheduler's kill is an interruption, too
-    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    # noted, not raised: amid the start of a process it would be left behind
+    stopped: List[int] = []
+    previous = {
+        number: signal.signal(number, lambda *_: stopped.append(1))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     waiting, failed = list(runs), []
     running: Dict[int, _Process] = {}
     progress = Progress(
@@ -46,7 +50,7 @@ def execute(runs: Sequence[Run], jobs: int) -> List[Run]:
     done = 0
     with progress:
         try:
-            while waiting or running:
+            while (waiting or running) and not stopped:
                 for slot in range(jobs):
                     if waiting and slot not in running:
                         running[slot] = _Process(
@@ -61,10 +65,13 @@ def execute(runs: Sequence[Run], jobs: int) -> List[Run]:
                     total,
                     completed=done + sum(process.iteration
                                          for process in running.values()))
-        finally:  # interrupted: leave no process behind
+        finally:
             for process in running.values():
                 process.stop()
-            signal.signal(signal.SIGTERM, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+    if stopped:
+        sys.exit('stopped: the same command goes on with what is missing')
     return failed
 
 
