@@ -1,11 +1,18 @@
 """What a measurement depends on, to be printed beside it."""
 import platform
+import shlex
+import sys
 from pathlib import Path
 
 import mmcv
 import mmengine
 import mmseg
 import torch
+
+
+def command() -> str:
+    """Return the command line that this process was started by."""
+    return shlex.join(['python', '-m', 'cac_mmseg', *sys.argv[1:]])
 
 
 def versions() -> str:

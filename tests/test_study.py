@@ -443,6 +443,10 @@ def test_a_run_that_fails_takes_none_along(command, data):
     assert f'bad, seed 0: failed, see {log}' in output
     assert 'NoHook' in log.read_text()
     assert '| global-pool' in output
+    # and one alone leaves nothing to report
+    status, output = finished(command('--heads', 'bad.py', '--seeds', '1'))
+    assert status == 1 and f'failed, see {log}' in output
+    assert 'Traceback' not in output
 
 
 def test_a_study_is_reported_from_what_it_left(data, tmp_path, rng, capsys,

@@ -1,14 +1,12 @@
 """What was measured, as a table, as JSON and as a plot."""
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import torch
 from prettytable import PrettyTable, TableStyle
 
-from .._facts import device_name, versions
+from .._facts import command, device_name, versions
 from .timing import Setting
 
 # heading and format of each column that a row may have; no two alike
@@ -39,7 +37,7 @@ class Report:
         height, width = setting.size
         self.facts = {
             'command':
-            shlex.join(['python', '-m', 'cac_mmseg', *sys.argv[1:]]),
+            command(),
             'device':
             device_name(setting.device),
             'feature map':

@@ -75,7 +75,9 @@ def run(arguments: argparse.Namespace) -> None:
                 build_datasets(one.config, split)
             features.build_model(one.config)
     failed = execute(missing, arguments.jobs) if missing else []
-    report.publish([one for one in runs if one not in failed], out)
+    finished = [one for one in runs if one not in failed]
+    if finished:
+        report.publish(finished, out)
     for one in failed:
         print(f'{one}: failed, see {one.folder / "log.txt"}')
     sys.exit(bool(failed))

@@ -90,16 +90,18 @@ def store_features(whole: Config, heads: Config, out: Path) -> None:
 
     Args:
         whole: Configures the backbone and its weights.
-        heads: Configures the data, with ``LoadFeatures`` in its pipelines.
-        out: Gets a folder with a file per image, (1, H, W, C) in float16, of
-            training (2, H, W, C): as it is, and mirrored. What is there stays.
+        heads: Configures the data, with ``LoadFeatures`` in its pipelines,
+            which name the folder.
+        out: Gets that folder with a file per image, (1, H, W, C) in float16,
+            of training (2, H, W, C): as it is, and mirrored. What is there
+            stays.
 
     Raises:
         FileNotFoundError: If the data set is not there.
         ValueError: If it cannot be built, or the weights of the backbone
             cannot be loaded.
     """
-    folder, todo = str(out / folder_name(whole, heads)), []
+    folder, todo = str(out / loaders(heads)[0].folder), []
     for split in ('train', 'val'):
         for cfg, dataset in zip(
                 dataset_configs(heads, split), build_datasets(heads, split)):

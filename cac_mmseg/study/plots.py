@@ -8,9 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from mmengine.config import Config
-from mmseg.registry import DATASETS
 
+from .._config import build_datasets
 from .._files import new_file
 from ..draw import STYLE, draw_rows, read_image, save_picture
 from .plan import Run
@@ -135,11 +134,9 @@ def predictions(runs: Sequence[Run]) -> np.ndarray:
     """
     first = {run.head: run for run in reversed(runs)}
     shown = [name for name in SHOWN if name in first] or [*first][:3]
-    config: Config = first[shown[0]].config
-    dataset = DATASETS.build({
-        **config.val_dataloader.dataset, 'pipeline':
-        [dict(type='LoadAnnotations')]
-    })
+    dataset = build_datasets(
+        first[shown[0]].config, 'val',
+        pipeline=[dict(type='LoadAnnotations')])[0]
     indices = np.linspace(0, len(dataset) - 1, min(ROWS, len(dataset)) + 1)
     rows: List[tuple] = []
     for i in indices[:-1].astype(int):

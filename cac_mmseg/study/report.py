@@ -1,14 +1,13 @@
 """What a study found: a table, a csv, and plots."""
 import csv
 import io
-import shlex
-import sys
 from pathlib import Path
 from typing import Iterator, List, Sequence
 
 import numpy as np
 from prettytable import PrettyTable, TableStyle
 
+from .._facts import command
 from .._files import new_file
 from . import plots
 from .plan import Run
@@ -70,8 +69,7 @@ def _notes(heads: Sequence[Head]) -> Iterator[str]:
            f'{len(runs[0]["images"])}. The standard deviation is over the '
            f'seeds, the interval over {DRAWS} draws of images and seeds.')
     yield ''
-    command = shlex.join(['python', '-m', 'cac_mmseg', *sys.argv[1:]])
-    yield f'command: {command}'
+    yield f'command: {command()}'
     for key in ('device', 'versions'):
         yield f'{key}: {"; ".join(sorted({run[key] for run in runs}))}'
 
