@@ -3,7 +3,7 @@
 Importing this package registers its classes with mmseg, so a config needs no
 more than ``custom_imports = dict(imports=['cac_mmseg'])``.
 """
-from ._stack import doctor_is_called, require_stack
+from .utils.env import doctor_is_called, require_stack
 
 try:
     require_stack()
@@ -11,15 +11,14 @@ except ImportError:
     if not doctor_is_called():  # which says what is wrong, and needs none
         raise
 else:
-    from ._config import config_path
     from .baselines import (ChannelAttentionModule, FCKernelModule,
                             FixedKernelModule, GAPKernelModule, IdentityModule)
     from .cac_head import CaCHead
     from .cac_module import CaCModule
-    from .checkpoint import CAN_CHECK, allow_log
     from .datasets import CamVidDataset, CheckLabels, ContextShapesDataset
-    from .hooks import PredictionPictureHook, WeightingMapsHook
-    from .preflight import PreflightHook
+    from .hooks import PredictionPictureHook, PreflightHook, WeightingMapsHook
+    from .utils.checkpoint import CAN_CHECK, allow_log
+    from .utils.config import config_path
 
     if CAN_CHECK:
         allow_log()

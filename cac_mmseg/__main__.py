@@ -1,6 +1,6 @@
 """``python -m cac_mmseg COMMAND``: see ``--help``.
 
-A command is a module of the package with ``add_arguments(parser)`` and
+A command is a module of ``commands`` with ``add_arguments(parser)`` and
 ``run(arguments)``, imported when it is asked for.
 """
 import argparse
@@ -31,7 +31,8 @@ def main(argv: Optional[List[str]] = None) -> None:
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary)
         if name in argv[:1]:
-            module = import_module(f'.{name.replace("-", "_")}', __package__)
+            module = import_module(
+                f'.commands.{name.replace("-", "_")}', __package__)
             command.description = module.__doc__
             command.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(command)

@@ -18,9 +18,9 @@ from mmseg.registry import MODELS
 from mmseg.utils import OptMultiConfig
 from torch import Tensor
 
-from ._checks import check_feature_map, check_int
 from .cac_module import KernelModule
 from .functional import reweight
+from .utils.checks import check_feature_map, check_int
 
 # 1 GiB in float32, and four times that in training with Adam
 MAX_PARAMETERS = 2**28

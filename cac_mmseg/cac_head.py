@@ -8,9 +8,10 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from ._checks import check_batch_norm, check_bool, check_feature_map, check_int
-from ._versions import Versioned
 from .cac_module import CaCModule, predict_side_by_side
+from .utils.checks import (check_batch_norm, check_bool, check_feature_map,
+                           check_int)
+from .utils.state_dict import Versioned
 
 
 @MODELS.register_module()

@@ -9,11 +9,11 @@ from mmseg.registry import MODELS
 from mmseg.utils import ConfigType, OptMultiConfig
 from torch import Tensor
 
-from ._checks import (check_batch_norm, check_bool, check_dilations,
-                      check_feature_map, check_int, check_kernel_size)
-from ._versions import Versioned
 from .functional import apply_keys, predict_kernels, reweight
 from .ops import pool_queries
+from .utils.checks import (check_batch_norm, check_bool, check_dilations,
+                           check_feature_map, check_int, check_kernel_size)
+from .utils.state_dict import Versioned
 
 # An eps of 1e-5 beside the variance of the paper's sums over N positions is
 # one of 1e-5 / N^2 beside that of means: 1e-12 at N = 45 * 60. The usual 1e-5

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from . import ops
-from ._checks import (check_dilations, check_feature_map, check_kernel_size,
-                      check_operand)
-from .ops import plain
+from .ops import decomposed
+from .utils.checks import (check_dilations, check_feature_map,
+                           check_kernel_size, check_operand)
 
 __all__ = ['predict_kernels', 'reweight', 'weighting_maps']
 
@@ -152,7 +152,7 @@ def weighting_maps(x: Tensor, kernels: Tensor,
         (2, 3, 8, 16, 32)
     """
     dilations = _check_branches(x, kernels, dilations)
-    return torch.stack(plain.weighting_maps(x, kernels, dilations), 1)
+    return torch.stack(decomposed.weighting_maps(x, kernels, dilations), 1)
 
 
 def _check_branches(x: Tensor, kernels: Tensor,

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from cac_mmseg.__main__ import main
-from cac_mmseg.benchmark import heads
-from cac_mmseg.benchmark.timing import Setting, interleave, ratio
+from cac_mmseg.commands.benchmark import heads
+from cac_mmseg.commands.benchmark.timing import Setting, interleave, ratio
 
 
 def run(capsys, *arguments):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from cac_mmseg import CaCModule, ChannelAttentionModule
-from cac_mmseg.cost import measure, saved_bytes
+from cac_mmseg.commands.cost import measure
+from cac_mmseg.utils.analysis import saved_bytes
 
 
 def test_parameters_and_multiply_adds_by_hand():

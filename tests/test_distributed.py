@@ -60,7 +60,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch.nn.parallel import DistributedDataParallel
-from cac_mmseg._config import load_config
+from cac_mmseg.utils.config import load_config
 
 config, norm = sys.argv[1:]
 dist.init_process_group('gloo')

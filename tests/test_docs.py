@@ -14,7 +14,7 @@ import test_prepare
 import torch
 from conftest import ROOT
 
-from cac_mmseg._stack import installed
+from cac_mmseg.utils.env import installed
 
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 

@@ -10,8 +10,8 @@ from conftest import ROOT
 from mmengine.runner import checkpoint
 from test_import import fake
 
-from cac_mmseg import doctor
 from cac_mmseg.__main__ import main
+from cac_mmseg.commands import doctor
 
 
 def run(capsys, *arguments):

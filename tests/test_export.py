@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from cac_mmseg import export
 from cac_mmseg.__main__ import main
-from cac_mmseg.checkpoint import load_model
+from cac_mmseg.commands import export
+from cac_mmseg.utils.checkpoint import load_model
 
 
 @pytest.fixture

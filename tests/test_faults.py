@@ -10,9 +10,9 @@ from mmengine.runner import Runner
 from test_preflight import fails
 from test_publish import Payload
 
-from cac_mmseg import preflight, resume
-from cac_mmseg.checkpoint import load_weights
-from cac_mmseg.resume import settle_last_checkpoint
+from cac_mmseg.hooks import preflight, resume
+from cac_mmseg.hooks.resume import settle_last_checkpoint
+from cac_mmseg.utils.checkpoint import load_weights
 
 ITERATIONS = 24
 TRAIN = f'''

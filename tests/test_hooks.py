@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from cac_mmseg import PredictionPictureHook
-from cac_mmseg.draw import draw_rows
-from cac_mmseg.hooks import TITLES
+from cac_mmseg.hooks.pictures import TITLES
+from cac_mmseg.visualization.draw import draw_rows
 
 META = dict(
     classes=('sky', 'road', 'car'),

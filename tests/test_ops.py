@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cac_mmseg import CaCModule, ops
-from cac_mmseg.cost import saved_bytes
-from cac_mmseg.ops import eager, plain
+from cac_mmseg.ops import decomposed, eager
+from cac_mmseg.utils.analysis import saved_bytes
 
 REGISTERED = torch.ops.cac_mmseg
 
@@ -35,7 +35,7 @@ def make_reweight(shape, s, dilations, shared, dtype):
 def exact_reweight(grad, x, kernels, dilations):
     """Y and both gradients, by autograd in float64."""
     x, kernels = (t.double().clone().requires_grad_() for t in (x, kernels))
-    y = plain.reweight(x, kernels, dilations)
+    y = decomposed.reweight(x, kernels, dilations)
     return (y, *torch.autograd.grad(y, (x, kernels), grad.double()))
 
 
@@ -51,7 +51,7 @@ def assert_near(actual, expected, tolerance):
 @given(shapes, st.sampled_from([1, 3, 5]), dilation_sets, st.booleans(),
        layouts, st.sampled_from([torch.float64, torch.float32]),
        st.sampled_from([256, eager.BLOCK_BYTES]))
-def test_eager_reweight_is_the_gradient_of_the_plain_form(
+def test_eager_reweight_is_the_gradient_of_the_decomposed_form(
         shape, s, dilations, shared, layout, dtype, block_bytes):
     """Whatever the blocks: a map each, some channels, some images, all."""
     arguments = make_reweight(shape, s, dilations, shared, dtype)
@@ -70,13 +70,13 @@ def test_eager_reweight_is_the_gradient_of_the_plain_form(
 @settings(max_examples=40, deadline=None)
 @given(shapes, st.integers(1, 4), layouts,
        st.sampled_from([torch.float64, torch.float32]))
-def test_eager_pool_queries_is_the_gradient_of_the_plain_form(
+def test_eager_pool_queries_is_the_gradient_of_the_decomposed_form(
         shape, rows, layout, dtype):
     x = laid_out(torch.randn(shape, dtype=dtype), layout)
     inputs = (x, torch.randn(rows, shape[1],
                              dtype=dtype), torch.randn(rows, dtype=dtype))
     exact = [t.double().clone().requires_grad_() for t in inputs]
-    expected = plain.pool_queries(*exact)
+    expected = decomposed.pool_queries(*exact)
     grads = [torch.randn(t.shape, dtype=dtype) for t in expected]
     tolerance = 1e-10 if dtype == torch.float64 else 1e-5
     for one, other in zip(eager.pool_queries(*inputs), expected):
@@ -168,18 +168,18 @@ def test_module_exports_with_dynamic_sizes():
         }, ))
     x = torch.randn(3, 8, 9, 5, dtype=torch.double)
     torch.testing.assert_close(program.module()(x), module(x))
-    # and where no custom operator may be left, by its plain form
+    # and where no custom operator may be left, by its decomposed form
     standard = program.run_decompositions({
         REGISTERED.reweight.default:
-        plain.reweight,
+        decomposed.reweight,
         REGISTERED.pool_queries.default:
-        plain.pool_queries
+        decomposed.pool_queries
     })
     assert 'cac_mmseg' not in standard.graph_module.code
     torch.testing.assert_close(standard.module()(x), module(x))
 
 
-def test_plain_form_takes_over_in_an_onnx_export(monkeypatch):
+def test_decomposed_form_takes_over_in_an_onnx_export(monkeypatch):
     arguments = make_reweight((2, 3, 5, 6), 3, (1, 2), False, torch.float32)
     expected = ops.reweight(*arguments[1:])
     monkeypatch.setattr(torch.onnx, 'is_in_onnx_export', lambda: True)

@@ -5,8 +5,8 @@ import pytest
 from mmseg.datasets import PascalContextDataset
 from scipy.io import savemat
 
-from cac_mmseg import prepare
 from cac_mmseg.__main__ import main
+from cac_mmseg.commands import prepare
 
 NAMES = PascalContextDataset.METAINFO['classes'][1:]
 # names and fillers in the official order, that of the alphabet

@@ -11,10 +11,10 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmseg.apis import init_model
 
 from cac_mmseg import ContextShapesDataset
-from cac_mmseg import checkpoint as checkpoint_module
 from cac_mmseg.__main__ import main
-from cac_mmseg.checkpoint import load_weights
-from cac_mmseg.publish import publish
+from cac_mmseg.commands.publish import publish
+from cac_mmseg.utils import checkpoint as checkpoint_module
+from cac_mmseg.utils.checkpoint import load_weights
 
 
 @pytest.fixture

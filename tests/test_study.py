@@ -19,10 +19,10 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
 
-from cac_mmseg.study import features, report, results
-from cac_mmseg.study.plan import HEADS, Run, plan
-from cac_mmseg.study.processes import execute
-from cac_mmseg.study.worker import PerImageIoU
+from cac_mmseg.commands.study import features, report, results
+from cac_mmseg.commands.study.plan import HEADS, Run, plan
+from cac_mmseg.commands.study.processes import execute
+from cac_mmseg.commands.study.worker import PerImageIoU
 
 # a backbone from scratch that is fast enough for tests
 SMALL = {
@@ -172,7 +172,7 @@ def test_a_config_of_ones_own_is_a_head(tmp_path):
         run, = plan([str(path)], 1, tmp_path, frozen)
         assert run.head == 'mine'
         assert run.config.model.decode_head.dilations == (1, )
-        imports = ['cac_mmseg', 'json', 'cac_mmseg.study.features']
+        imports = ['cac_mmseg', 'json', 'cac_mmseg.commands.study.features']
         assert run.config.custom_imports.imports == imports[:2 + frozen]
 
 

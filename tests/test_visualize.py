@@ -9,11 +9,13 @@ import pytest
 import torch
 from mmseg.apis import init_model
 
-from cac_mmseg import WeightingMapsHook, hooks
+from cac_mmseg import WeightingMapsHook
 from cac_mmseg.__main__ import main
-from cac_mmseg.checkpoint import load_model
-from cac_mmseg.context import Context, choose_channels, look
-from cac_mmseg.visualize import Reader, find_images
+from cac_mmseg.hooks import pictures
+from cac_mmseg.utils.checkpoint import load_model
+from cac_mmseg.visualization.context import (Context, capture_context,
+                                             choose_channels)
+from cac_mmseg.visualization.reader import Reader, find_images
 
 
 def write_images(folder):
@@ -77,7 +79,7 @@ def test_maps_are_what_the_modules_multiply_with(files):
     for module in model.decode_head.cac_modules:
         module.register_forward_hook(lambda m, x, y: inputs.append(x[0]))
         module.register_forward_hook(lambda m, x, y: outputs.append(y))
-    contexts = look(model, data)
+    contexts = capture_context(model, data)
     assert [c.name for c in contexts
             ] == [f'decode_head.cac_modules.{i}' for i in range(2)]
     for context, x, y in zip(contexts, inputs, outputs):
@@ -211,8 +213,8 @@ def test_label_maps_are_named_as_in_the_data_set(files, suffixes, image,
 def test_the_hook_counts_images_though_the_last_batch_is_smaller(
         files, monkeypatch):
     names = []
-    monkeypatch.setattr(hooks, 'page', lambda *args: None)
-    monkeypatch.setattr(hooks, 'is_main_process', lambda: True)
+    monkeypatch.setattr(pictures, 'page', lambda *args: None)
+    monkeypatch.setattr(pictures, 'is_main_process', lambda: True)
     runner = SimpleNamespace(
         model=None,
         iter=1,

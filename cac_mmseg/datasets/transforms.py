@@ -3,7 +3,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
-from .._checks import check_int
+from ..utils.checks import check_int
 
 
 @TRANSFORMS.register_module()

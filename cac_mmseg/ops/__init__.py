@@ -7,7 +7,7 @@ other.
 
 Which implementation runs:
 
-- :mod:`.plain` while a graph is exported to ONNX, which knows no custom
+- :mod:`.decomposed` while a graph is exported to ONNX, which knows no custom
   operators, and with a torch before 2.4, which cannot register them;
 - :mod:`.triton_kernels` for :func:`reweight` on a GPU below float64, if the
   environment sets ``CAC_MMSEG_TRITON=1``. Not by default, as their speed on a
@@ -22,7 +22,7 @@ from typing import Any, ContextManager, List, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from . import eager, plain
+from . import decomposed, eager
 
 __all__ = ['pool_queries', 'reweight']
 
@@ -40,16 +40,16 @@ def pool_queries(x: Tensor, query_weight: Tensor,
         (B, R, C) and (B, R), in float32 at least.
     """
     with no_autocast(x):
-        if _is_plain():
-            return plain.pool_queries(x, query_weight, query_bias)
+        if _must_decompose():
+            return decomposed.pool_queries(x, query_weight, query_bias)
         return torch.ops.cac_mmseg.pool_queries(x, query_weight, query_bias)
 
 
 def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
     """See :func:`cac_mmseg.functional.reweight`; nothing is checked here."""
     with no_autocast(x):
-        if _is_plain():
-            return plain.reweight(x, kernels, dilations)
+        if _must_decompose():
+            return decomposed.reweight(x, kernels, dilations)
         return torch.ops.cac_mmseg.reweight(x, kernels, dilations)
 
 
@@ -60,7 +60,7 @@ def no_autocast(x: Tensor) -> ContextManager:
     return torch.autocast(x.device.type, enabled=False)
 
 
-def _is_plain() -> bool:
+def _must_decompose() -> bool:
     return (not hasattr(torch.library, 'custom_op')
             or torch.onnx.is_in_onnx_export())
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .plain import pool_queries  # noqa: F401 nothing of it is saved here
+from .decomposed import pool_queries  # noqa: F401 nothing of it is saved here
 
 # Per thread and temporary. Of 1/2 to 4 MiB, 1 MiB was fastest or near it in a
 # training step (32 x 64 positions, 2 threads, 1 MiB of L2 cache each).

@@ -1,0 +1,1 @@
+"""The commands: arguments and output. Nothing else imports from here."""

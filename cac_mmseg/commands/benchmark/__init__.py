@@ -1,0 +1,86 @@
+"""``python -m cac_mmseg benchmark``: how fast, and how close to the limit.
+
+By default a table of decode heads, measured in turns in one run; with
+``--backbone`` the same heads behind a ResNetV1c-D8; with ``--op`` the
+re-weighting alone, beside what the device's memory allows.
+"""
+import argparse
+
+import torch
+
+from ...utils.checks import check_device, check_int
+from ...utils.files import check_writable
+from . import heads, op
+from .report import Report
+from .timing import Setting
+
+DTYPES = ('float32', 'bfloat16', 'float16')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add('--op', action='store_true', help='the re-weighting alone')
+    add('--backbone',
+        type=int,
+        choices=(50, 101),
+        help='put a ResNetV1c-D8 of this depth before each head')
+    add('--heads',
+        nargs='+',
+        metavar='HEAD',
+        default=list(heads.HEADS),
+        help='which ones: ' + ', '.join(heads.HEADS))
+    add('--device', default='cpu', help='such as cpu or cuda (default: cpu)')
+    add('--dtype',
+        default='float32',
+        choices=DTYPES,
+        help='of the feature map, with autocast (default: float32)')
+    add('--batch', type=int, default=2, help='images (default: 2)')
+    add('--size',
+        type=int,
+        nargs=2,
+        default=(32, 64),
+        metavar=('H', 'W'),
+        help='of the feature map: an eighth of the image (default: 32 64)')
+    add('--rounds',
+        type=int,
+        default=10,
+        help='each round measures everything once (default: 10)')
+    add('--channels-last',
+        action='store_true',
+        help='feature maps and weights in channels_last')
+    add('--compile', action='store_true', help='measure torch.compile too')
+    add('--json', metavar='FILE', help='write the figures here')
+    add('--plot', metavar='FILE', help='draw them here, as .png or .svg')
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, and print a table.
+
+    Raises:
+        ValueError: naming the option that does not fit.
+    """
+    for name in ('batch', 'rounds'):
+        check_int(f'--{name}', getattr(arguments, name))
+    for size in arguments.size:
+        check_int('--size', size)
+    for path in filter(None, (arguments.json, arguments.plot)):
+        check_writable(path)  # before measuring, not after
+    unknown = [name for name in arguments.heads if name not in heads.HEADS]
+    if unknown:
+        raise ValueError(f'--heads must be of {", ".join(heads.HEADS)}, got '
+                         f'{", ".join(unknown)}')
+    setting = Setting(
+        device=check_device(arguments.device),
+        dtype=getattr(torch, arguments.dtype),
+        batch=arguments.batch,
+        size=tuple(arguments.size),
+        rounds=arguments.rounds,
+        channels_last=arguments.channels_last,
+        compile=arguments.compile)
+    report = Report(setting)
+    if arguments.op:
+        op.measure(setting, report)
+    else:
+        heads.measure(setting, arguments.heads, arguments.backbone, report)
+    report.publish(arguments.json, arguments.plot)

@@ -1,0 +1,177 @@
+"""Decode heads of mmseg and CaCHead, on the same feature map."""
+from functools import partial
+from statistics import median
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import torch
+import torch.nn as nn
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from torch import Tensor
+
+from ...utils.analysis import multiply_adds, saved_bytes
+from .report import Report
+from .timing import Setting, interleave, ratio
+
+CLASSES = 19
+STAGES = (1024, 2048)  # channels of the last two stages of a ResNet-50
+BARE = 'FCNHead-1'
+# Arguments as in mmseg's R50-D8 configs; BN is what SyncBN is on one device.
+HEADS: Dict[str, dict] = {
+    BARE:
+    dict(type='FCNHead', num_convs=1, concat_input=False),
+    'CaCHead':
+    dict(type='CaCHead'),
+    'CaCHead-2':
+    dict(type='CaCHead', num_heads=2),
+    'CaCHead-4':
+    dict(type='CaCHead', num_heads=4),
+    'FCNHead':
+    dict(type='FCNHead', num_convs=2, concat_input=True),
+    'PSPHead':
+    dict(type='PSPHead', pool_scales=(1, 2, 3, 6)),
+    'ASPPHead':
+    dict(type='ASPPHead', dilations=(1, 12, 24, 36)),
+    'DMHead':
+    dict(type='DMHead', filter_sizes=(1, 3, 5, 7)),
+    'DNLHead':
+    dict(type='DNLHead', mode='embedded_gaussian'),
+    'GCHead':
+    dict(type='GCHead', ratio=1 / 4., pooling_type='att'),
+    'EncHead':
+    dict(type='EncHead', in_channels=STAGES, in_index=(-2, -1)),
+    'ANNHead':
+    dict(
+        type='ANNHead',
+        in_channels=STAGES,
+        in_index=(-2, -1),
+        project_channels=256),
+    'OCRHead':
+    dict(type='OCRHead', ocr_channels=256),
+}
+COARSE = dict(
+    type='FCNHead',
+    in_channels=STAGES[0],
+    in_index=-2,
+    channels=256,
+    num_convs=1,
+    concat_input=False,
+    num_classes=CLASSES,
+    norm_cfg=dict(type='BN'))
+
+
+class Case(nn.Module):
+    """A head on the last two stages, or behind a backbone on an image.
+
+    Args:
+        name: Of :data:`HEADS`.
+        setting: Where it runs.
+        backbone: Depth of the ResNetV1c-D8 before the head, or None.
+    """
+
+    def __init__(self, name: str, setting: Setting,
+                 backbone: Optional[int]) -> None:
+        super().__init__()
+        self.head = MODELS.build({
+            'in_channels': STAGES[-1],
+            'channels': 512,
+            'num_classes': CLASSES,
+            'norm_cfg': dict(type='BN'),
+            **HEADS[name]
+        })
+        height, width = setting.size
+        self.backbone = backbone and MODELS.build(
+            dict(
+                type='ResNetV1c',
+                depth=backbone,
+                dilations=(1, 1, 2, 4),
+                strides=(1, 2, 1, 1),
+                contract_dilation=True,
+                norm_cfg=dict(type='BN')))
+        # OCRHead refines the prediction of a small head, which it comes with
+        self.coarse = MODELS.build(COARSE) if name == 'OCRHead' else None
+        if backbone:
+            self.inputs = [setting.random(3, height * 8, width * 8)]
+        else:
+            self.inputs = [
+                setting.random(channels, height, width).requires_grad_()
+                for channels in STAGES
+            ]
+        self.to(setting.device, memory_format=setting.memory_format)
+
+    def forward(self, *stages: Tensor) -> Tuple[Tensor, ...]:
+        if self.backbone:
+            stages = self.backbone(*stages)
+        if self.coarse:
+            return self.head(stages, self.coarse(stages)),
+        out = self.head(stages)
+        return out if isinstance(out, tuple) else (out, )
+
+
+def train(case: Case, setting: Setting) -> None:
+    """A forward and a backward pass."""
+    case.train().zero_grad()
+    for x in case.inputs:
+        x.grad = None
+    with setting.autocast():
+        outputs = case(*case.inputs)
+    torch.autograd.backward(outputs, [torch.ones_like(y) for y in outputs])
+
+
+@torch.no_grad()
+def predict(case: Case, setting: Setting) -> None:
+    """A forward pass in evaluation."""
+    case.eval()
+    with setting.autocast():
+        case(*case.inputs)
+
+
+def measure(setting: Setting, names: List[str], backbone: Optional[int],
+            report: Report) -> None:
+    """Measure the heads in turns; those that do not run are named."""
+    init_default_scope('mmseg')
+    cases: Dict[str, Case] = {}
+    for name in dict.fromkeys([BARE, *names]):  # what all is compared with
+        try:
+            case = Case(name, setting, backbone)
+            train(case, setting)
+        # whatever mmseg or a device raises for a head it cannot run
+        except Exception as error:
+            report.skip(name, error)
+            continue
+        cases[name] = case
+        if setting.compile:
+            cases[f'{name} compiled'] = torch.compile(case)
+    if BARE not in cases:
+        raise ValueError(f'{BARE}, which all is compared with, does not run '
+                         f'here: {report.skipped[BARE]}')
+    functions: Dict[str, Callable[[], Any]] = {}
+    for name, case in cases.items():
+        functions[f'{name} train'] = partial(train, case, setting)
+        functions[f'{name} predict'] = partial(predict, case, setting)
+    times = interleave(functions, setting)
+    for name, case in cases.items():
+        row = {'name': name}
+        for what in ('train', 'predict'):
+            own = times[f'{name} {what}']
+            row[f'{what}_ms'] = median(own) * 1e3
+            row[f'{what}_ratio'] = ratio(own, times[f'{BARE} {what}'])
+        report.add({**row, **_sizes(case, setting)})
+
+
+def _sizes(case: Case, setting: Setting) -> Dict[str, float]:
+    sizes: Dict[str, float] = {}
+    if setting.device.type == 'cuda':
+        before = torch.cuda.memory_allocated(setting.device)
+        torch.cuda.reset_peak_memory_stats(setting.device)
+        train(case, setting)
+        peak = torch.cuda.max_memory_allocated(setting.device)
+        sizes['peak_mib'] = (peak - before) / 2**20
+    # a compiled module shares its parameters with the one it is made from
+    case = getattr(case, '_orig_mod', case)
+    with setting.autocast():
+        sizes['saved_mib'] = saved_bytes(case, *case.inputs) / 2**20
+    with setting.autocast():  # anew: it has kept casts that require grad
+        sizes['multiply_adds'] = multiply_adds(case, *case.inputs)
+    sizes['parameters'] = sum(p.numel() for p in case.parameters())
+    return sizes

@@ -1,0 +1,108 @@
+"""``python -m cac_mmseg cost``: what each re-weighting costs for one image.
+
+Parameters, multiply-adds (mmengine's analysis), and the activations in float32
+that are saved for backward, beyond the input.
+"""
+import argparse
+import math
+from typing import List, Tuple
+
+import torch
+import torch.nn as nn
+from prettytable import PrettyTable, TableStyle
+
+from ..baselines import (ChannelAttentionModule, FCKernelModule,
+                         FixedKernelModule, GAPKernelModule, IdentityModule)
+from ..cac_module import CaCModule
+from ..utils.analysis import multiply_adds, saved_bytes
+from ..utils.checks import check_int
+
+ROWS = {
+    'CaCModule': (CaCModule, {}),
+    'CaCModule, share_kernels': (CaCModule, dict(share_kernels=True)),
+    'FCKernelModule': (FCKernelModule, {}),
+    'GAPKernelModule': (GAPKernelModule, {}),
+    'FixedKernelModule': (FixedKernelModule, {}),
+    'ChannelAttentionModule': (ChannelAttentionModule, {}),
+    'IdentityModule (FCN)': (IdentityModule, {}),
+}
+
+
+def measure(channels: int, height: int, width: int) -> List[dict]:
+    """Measure every re-weighting on one image.
+
+    Args:
+        channels: C of the feature map.
+        height, width: Its size in positions.
+
+    Returns:
+        A dict per re-weighting: name, parameters, multiply_adds (mmengine's
+        analysis), saved_bytes (float32). A module too large to be allocated
+        is counted all the same.
+    """
+    shape = (1, channels, height, width)
+    rows = []
+    for name, (module_class, arguments) in ROWS.items():
+        with torch.device('meta'):
+            module = module_class(channels, **arguments)
+            saved = saved_bytes(module, torch.empty(shape, requires_grad=True))
+        rows.append(
+            dict(
+                name=name,
+                parameters=sum(p.numel() for p in module.parameters()),
+                multiply_adds=_multiply_adds(module, shape),
+                saved_bytes=saved))
+    return rows
+
+
+def _multiply_adds(module: nn.Module, shape: Tuple[int, ...]) -> int:
+    if isinstance(module, FCKernelModule):
+        # one to predict each weight from each channel, one to use it at each
+        # position: mmengine's analysis would have to allocate the weights
+        positions = shape[2] * shape[3]
+        uses = positions * len(module.dilations) // module.sets
+        return math.prod(module.shape) * (shape[1] + uses)
+    return multiply_adds(module.to_empty(device='cpu'), torch.empty(shape))
+
+
+def table(channels: int, height: int, width: int) -> str:
+    """Return the measurements as a Markdown table."""
+    out = PrettyTable([
+        're-weighting', 'parameters', 'multiply-adds',
+        'saved for backward, MiB'
+    ])
+    for row in measure(channels, height, width):
+        out.add_row([
+            row['name'], f'{row["parameters"]:,}',
+            f'{row["multiply_adds"] / 1e9:.2f} G',
+            f'{row["saved_bytes"] / 2**20:.1f}'
+        ])
+    out.align = 'r'
+    out.align['re-weighting'] = 'l'
+    out.set_style(TableStyle.MARKDOWN)
+    return out.get_string()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        '--channels', type=int, default=512, help='C (default: 512)')
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        default=(64, 128),
+        metavar=('H', 'W'),
+        help='positions of the feature map (default: 64 128)')
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the table.
+
+    Raises:
+        ValueError: naming the option that does not fit.
+    """
+    check_int('--channels', arguments.channels)
+    for value in arguments.size:
+        check_int('--size', value)
+    print(table(arguments.channels, *arguments.size))

@@ -1,0 +1,192 @@
+"""``python -m cac_mmseg doctor``: is everything there, and what to do if not.
+
+Runs where the package itself cannot be imported, too. Exit status 1 if
+something has to be mended before a model can be trained, 0 otherwise.
+"""
+import argparse
+import platform
+import sys
+import urllib.error
+import urllib.request
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Iterator, NamedTuple, Optional
+
+from ..utils.env import (DISTRIBUTIONS, ONEDL, OPENMMLAB, installed,
+                         require_stack)
+
+MIM = ('onedl-mim', 'openmim')
+WEIGHTS = 'resnet50_v1c'
+SECONDS = 5  # to wait for the host of the weights
+
+
+class Finding(NamedTuple):
+    """One line of the report; ``fix`` is what to do about it."""
+    level: str  # 'ok', 'note' (something optional is not there) or 'FAIL'
+    subject: str
+    detail: str
+    fix: str = ''
+
+
+def examine(weights: Optional[str] = None) -> Iterator[Finding]:
+    """Examine the installation, from the ground up.
+
+    Args:
+        weights: A file of backbone weights to use in place of the network.
+
+    Yields:
+        A finding per subject; the first that fails may explain later ones.
+    """
+    yield Finding('ok', 'Python',
+                  f'{platform.python_version()} at {sys.executable}')
+    yield from _torch()
+    stack = _stack()
+    yield stack
+    yield _mim()
+    if stack.level == 'FAIL':
+        return  # the rest is made of it
+    yield _mmcv_ops()
+    yield _registry()
+    yield _file(weights) if weights else _host()
+
+
+def _torch() -> Iterator[Finding]:
+    try:
+        import torch
+    except ImportError as error:
+        yield Finding('FAIL', 'torch', f'cannot be imported: {error}',
+                      'pip install torch')
+        return
+    build = f'for CUDA {torch.version.cuda}' if torch.version.cuda else \
+        'for the CPU only'
+    yield Finding('ok', 'torch', f'{torch.__version__}, built {build}')
+    if torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        names = {torch.cuda.get_device_name(i) for i in range(count)}
+        yield Finding('ok', 'GPU', f'{count}: {", ".join(sorted(names))}')
+    else:
+        yield Finding(
+            'note', 'GPU', 'none that this torch can use',
+            'training the large configs on a CPU takes weeks: try '
+            'configs/cac_r18_contextshapes.py')
+
+
+def _stack() -> Finding:
+    found = {
+        module: distribution
+        for module in DISTRIBUTIONS
+        for distribution in installed(module)
+    }
+    names = ', '.join(f'{name} {version(name)}' for name in found.values())
+    try:
+        require_stack()
+    except ImportError as error:
+        return Finding('FAIL', 'mmseg stack', str(error),
+                       f'in a new virtual environment: {ONEDL}')
+    origins = {name.startswith('onedl-') for name in found.values()}
+    if len(origins) > 1:
+        return Finding(
+            'FAIL', 'mmseg stack', f'half of one and half of the other: '
+            f'{names}', f'in a new virtual environment: {ONEDL}, or '
+            f'{OPENMMLAB}')
+    which = 'OneDL' if origins == {True} else 'OpenMMLab'
+    return Finding('ok', 'mmseg stack', f'{which}: {names}')
+
+
+def _mim() -> Finding:
+    found = []
+    for name in MIM:
+        try:
+            found.append(f'{name} {version(name)}')
+        except PackageNotFoundError:
+            pass
+    if len(found) == 2:
+        return Finding('FAIL', 'mim', f'installed twice: {", ".join(found)}',
+                       f'pip uninstall -y {" ".join(MIM)}, then install one')
+    if not found:
+        return Finding('FAIL', 'mim', 'is not installed, and runs the '
+                       'training', 'pip install onedl-mim (OneDL) or openmim')
+    return Finding('ok', 'mim', found[0])
+
+
+def _mmcv_ops() -> Finding:
+    try:
+        import_module('mmcv._ext')
+    except ImportError:
+        return Finding(
+            'note', 'mmcv.ops', 'no compiled operators',
+            'CaCHead needs none; heads such as PSAHead do, and then mmcv in '
+            'place of mmcv-lite')
+    return Finding('ok', 'mmcv.ops', 'compiled operators are there')
+
+
+def _registry() -> Finding:
+    import_module('cac_mmseg.cac_head')
+    from mmseg.registry import MODELS
+    head = MODELS.get('CaCHead')
+    if head is None:
+        return Finding('FAIL', 'CaCHead', 'is not in the registry of mmseg',
+                       'pip install --force-reinstall cacnet-mmseg')
+    return Finding('ok', 'CaCHead', 'is in the registry of mmseg')
+
+
+def _host() -> Finding:
+    import torch
+    from mmengine.runner.checkpoint import get_external_models
+    url = get_external_models()[WEIGHTS]
+    cached = Path(torch.hub.get_dir(), 'checkpoints', url.split('/')[-1])
+    if cached.is_file():
+        return Finding('ok', 'weights', f'{WEIGHTS} is in {cached.parent}')
+    try:
+        request = urllib.request.Request(url, method='HEAD')
+        with urllib.request.urlopen(request, timeout=SECONDS):
+            return Finding('ok', 'weights', f'{url} answers')
+    except (urllib.error.URLError, OSError) as error:
+        return Finding(
+            'note', 'weights', f'{url} does not answer: {error}',
+            'give a file: --cfg-options model.pretrained=FILE, and try it '
+            'with doctor --weights FILE; or train from scratch with '
+            'model.pretrained=None')
+
+
+def _file(path: str) -> Finding:
+    from ..utils.checkpoint import load_weights
+    try:
+        names = {*load_weights(path)['state_dict']}
+    except (FileNotFoundError, ImportError, ValueError) as error:
+        return Finding('FAIL', 'weights', str(error),
+                       'give weights of a ResNetV1c or a ResNet')
+    names = {name.removeprefix('backbone.') for name in names}
+    if 'stem.0.weight' in names:
+        return Finding('ok', 'weights', f'{path} is of a ResNetV1c')
+    if 'conv1.weight' in names and 'layer1.0.conv1.weight' in names:
+        return Finding(
+            'note', 'weights', f'{path} is of a plain ResNet',
+            'add --cfg-options model.backbone.type=ResNet, and '
+            'model.backbone.style=caffe if the stride of a bottleneck is on '
+            'its first convolution')
+    return Finding(
+        'FAIL', 'weights', f'{path} is not of a ResNet: '
+        f'{", ".join(sorted(names)[:3])}, ...',
+        'give weights of a ResNetV1c or a ResNet')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        '--weights',
+        metavar='FILE',
+        help='a local file of backbone weights to look at, in place of the '
+        'network')
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the findings, and exit with 1 if one of them is a failure."""
+    failed = False
+    for finding in examine(arguments.weights):
+        print(f'{finding.level:4}  {finding.subject}: {finding.detail}')
+        if finding.fix:
+            print(f'      -> {finding.fix}')
+        failed |= finding.level == 'FAIL'
+    sys.exit(failed)

@@ -1,0 +1,285 @@
+"""``python -m cac_mmseg prepare``: a data set from its official files.
+
+pascal-context: masks of PASCAL Context, for mmseg's data sets of 59 and of 60
+classes, from the per-image label maps (.mat, 459 classes) and labels.txt of
+https://cs.stanford.edu/~roozbeh/pascal-context and the VOC 2010 images. Writes
+SegmentationClassContext/*.png (0: another class; 1 to 59: its classes) and
+ImageSets/SegmentationContext/{train,val}.txt into the VOC folder. What has
+been converted before is kept; every mask is read again and compared with the
+size of its image. Exit status 1 if files failed.
+"""
+import argparse
+import os
+import re
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Sequence, Union
+
+import numpy as np
+from mmengine.utils import track_progress_rich
+from mmseg.datasets import PascalContextDataset
+from PIL import Image, UnidentifiedImageError
+from prettytable import PrettyTable, TableStyle
+from scipy.io import loadmat
+
+from ..utils.checks import check_int
+from ..utils.files import make_folder, new_file
+
+DATASETS = ('pascal-context', )
+# 'background', then 59 names
+CLASSES = PascalContextDataset.METAINFO['classes']
+MASKS, LISTS = 'SegmentationClassContext', 'ImageSets/SegmentationContext'
+SPLITS = ('train', 'val')  # of VOC 2010: 4998 and 5105 images
+
+
+class Mask(NamedTuple):
+    """What became of a label map; ``counts`` are of the values of the mask."""
+    name: str
+    counts: Sequence[int] = ()
+    kept: bool = False
+    failure: str = ''
+
+
+class Report(NamedTuple):
+    """What was made of a folder of label maps."""
+    masks: List[Mask]
+    splits: Dict[str, List[str]]
+    missing: List[str]  # listed by VOC, but without a label map
+    unlisted: List[str]  # the other way round
+
+
+def read_labels(path: Union[str, Path]) -> Dict[int, str]:
+    """Read labels.txt: a line ``12: name`` for each value of the label maps.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: With the line that is different.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'--labels {path} is not a file: give the '
+                                'labels.txt of PASCAL Context')
+    names = {}
+    text = path.read_text(errors='replace')
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            match = re.fullmatch(r'\s*(\d{1,4})\s*:\s*(.+?)\s*', line)
+            if not match:
+                raise ValueError(f'{path}, line {number} must be like '
+                                 f"'12: name', got {line!r}")
+            names[int(match[1])] = match[2]
+    return names
+
+
+def make_lookup(names: Dict[int, str]) -> np.ndarray:
+    """Return the class of each value of a label map, 255 where it has no name.
+
+    Args:
+        names: Of the values; 0, for what nobody labelled, needs none.
+
+    Raises:
+        ValueError: If a class of PASCAL Context has no value.
+    """
+    values = {name: value for value, name in names.items()}
+    lookup = np.full(2**16, 255, np.uint8)
+    lookup[[0, *names]] = 0
+    for index, name in enumerate(CLASSES[1:], start=1):
+        if name not in values:
+            close = ', '.join(get_close_matches(name, values, n=3))
+            raise ValueError(
+                f'labels.txt has no label {name!r}, a class of PASCAL '
+                f'Context{close and f" (close: {close})"}; it has '
+                f'{len(names)} labels, the official file 459')
+        lookup[values[name]] = index
+    return lookup
+
+
+class Converter:
+    """Makes the mask of one label map, or keeps the one that is there.
+
+    Args:
+        lookup: See :func:`make_lookup`.
+        images: Folder of the JPEG images.
+        masks: Folder to write to.
+    """
+
+    def __init__(self, lookup: np.ndarray, images: Path, masks: Path) -> None:
+        self.lookup = lookup
+        self.images = images
+        self.masks = masks
+
+    def __call__(self, mat: Path) -> Mask:
+        """Convert; a failure is reported, not raised."""
+        target = self.masks / f'{mat.stem}.png'
+        try:
+            size = self._size(mat.stem)
+            mask = _read(target)
+            kept = mask.shape == size
+            if not kept:
+                self._convert(mat, target, size)
+                mask = _read(target)
+            counts = np.bincount(mask.ravel(), minlength=256)
+            if counts[len(CLASSES):].any():
+                raise ValueError(f'{target} has values above '
+                                 f'{len(CLASSES) - 1}: remove it')
+        except Exception as error:  # of scipy's and PIL's decoders, the disk
+            return Mask(mat.stem, failure=f'{type(error).__name__}: {error}')
+        return Mask(mat.stem, counts[:len(CLASSES)].tolist(), kept)
+
+    def _size(self, name: str) -> tuple:
+        path = self.images / f'{name}.jpg'
+        if not path.is_file():
+            raise FileNotFoundError(f'{path} is missing')
+        with Image.open(path) as image:
+            return image.height, image.width
+
+    def _convert(self, mat: Path, target: Path, size: tuple) -> None:
+        labels = loadmat(mat).get('LabelMap')
+        if labels is None:
+            raise ValueError('it holds no LabelMap')
+        if labels.shape != size:
+            raise ValueError(f'its LabelMap is of the size {labels.shape}, '
+                             f'the image of {size}')
+        mask = self.lookup[labels.astype(np.uint16)]
+        if (mask == 255).any():
+            unknown = np.unique(labels[mask == 255]).tolist()
+            raise ValueError(f'it has the labels {unknown}, which labels.txt '
+                             'does not name')
+        with new_file(target) as file:
+            Image.fromarray(mask).save(file)
+
+
+def _read(mask: Path) -> np.ndarray:
+    try:
+        with Image.open(mask) as image:
+            return np.array(image)
+    except (FileNotFoundError, UnidentifiedImageError):  # to be made
+        return np.empty((0, 0), np.uint8)
+
+
+def prepare_pascal_context(mat: Union[str, Path],
+                           labels: Union[str, Path],
+                           voc: Union[str, Path],
+                           workers: int = 1) -> Report:
+    """Make masks and lists of PASCAL Context in a VOC 2010 folder.
+
+    Args:
+        mat: Folder of the label maps, ``2008_000002.mat`` and so on.
+        labels: The file ``labels.txt``.
+        voc: Folder with ``JPEGImages`` and ``ImageSets/Main``.
+        workers: Processes that convert.
+
+    Returns:
+        What was made. Masks that failed are in no list.
+
+    Raises:
+        FileNotFoundError, ValueError: If an argument is not what it should be;
+            nothing is written then.
+    """
+    mat, voc = Path(mat), Path(voc)
+    lookup = make_lookup(read_labels(labels))
+    mats = sorted(mat.glob('*.mat'))
+    if not mats:
+        raise FileNotFoundError(f'--mat {mat} holds no *.mat file: give the '
+                                'folder trainval of trainval.tar.gz')
+    splits = {}
+    for split in SPLITS:
+        path = voc / 'ImageSets/Main' / f'{split}.txt'
+        if not path.is_file() or not (voc / 'JPEGImages').is_dir():
+            raise FileNotFoundError(
+                f'--voc {voc} is not the folder VOC2010 of '
+                'VOCtrainval_03-May-2010.tar: it needs JPEGImages and '
+                f'ImageSets/Main/{split}.txt')
+        splits[split] = path.read_text().split()
+    masks = make_folder(voc / MASKS)
+    lists = make_folder(voc / LISTS)
+    found = track_progress_rich(
+        Converter(lookup, voc / 'JPEGImages', masks),
+        [(path, ) for path in mats],
+        nproc=workers,
+        chunksize=16,
+        description='masks')
+    made = {mask.name for mask in found if not mask.failure}
+    for split, names in splits.items():
+        with new_file(lists / f'{split}.txt') as file:
+            file.write_text(''.join(f'{n}\n' for n in names if n in made))
+    listed = {name for names in splits.values() for name in names}
+    present = {path.stem for path in mats}
+    return Report(
+        found, {
+            split: [name for name in names if name in made]
+            for split, names in splits.items()
+        }, sorted(listed - present), sorted(present - listed))
+
+
+def table(report: Report, classes: int) -> str:
+    """Return how often each class occurs, as a Markdown table."""
+    counts = np.array([m.counts for m in report.masks if not m.failure])
+    counts = counts.reshape(-1, len(CLASSES))
+    images, pixels = (counts > 0).sum(0), counts.sum(0)
+    first = len(CLASSES) - classes  # of 59, what is 0 is ignored
+    total = max(pixels[first:].sum(), 1)
+    out = PrettyTable(['class', 'pixels', 'images'])
+    for i in range(first, len(CLASSES)):
+        out.add_row([
+            f'{i - first} {CLASSES[i]}', f'{100 * pixels[i] / total:.2f} %',
+            images[i]
+        ])
+    out.align = 'r'
+    out.align['class'] = 'l'
+    out.set_style(TableStyle.MARKDOWN)
+    return out.get_string()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add = parser.add_argument
+    add('dataset', choices=DATASETS)
+    add('--mat', required=True, metavar='DIR', help='label maps, *.mat')
+    add('--labels', required=True, metavar='FILE', help='labels.txt')
+    add('--voc',
+        required=True,
+        metavar='DIR',
+        help='such as data/VOCdevkit/VOC2010')
+    add('--classes',
+        type=int,
+        choices=(59, 60),
+        default=59,
+        help='with 60 the rest is a class, background; with 59 it is ignored. '
+        'The masks serve both, the table counts one of them (default: 59)')
+    add('--workers',
+        type=int,
+        default=os.cpu_count(),
+        metavar='N',
+        help='processes (default: %(default)s)')
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prepare, and print what was made; exit with 1 if files failed.
+
+    Raises:
+        FileNotFoundError, ValueError: See :func:`prepare_pascal_context`.
+    """
+    check_int('--workers', arguments.workers)
+    report = prepare_pascal_context(arguments.mat, arguments.labels,
+                                    arguments.voc, arguments.workers)
+    print(table(report, arguments.classes))
+    failures = [mask for mask in report.masks if mask.failure]
+    made = len(report.masks) - len(failures)
+    kept = sum(mask.kept for mask in report.masks)
+    lists = ', '.join(f'{split} {len(names)}'
+                      for split, names in report.splits.items())
+    print(f'{made} masks ({kept} of them kept) in '
+          f'{Path(arguments.voc, MASKS)}; {lists}')
+    for names, what in ((report.missing, 'images have no label map'),
+                        (report.unlisted, 'label maps are in no split')):
+        if names:
+            print(f'{len(names)} {what}: {", ".join(names[:3])}' + ', ...' *
+                  (len(names) > 3))
+    for mask in failures:
+        print(f'{mask.name}.mat failed: {mask.failure}', file=sys.stderr)
+    if not failures:
+        print('check and train: python -m cac_mmseg check-data '
+              f'configs/cac_r50_pcontext{arguments.classes}.py')
+    sys.exit(bool(failures))

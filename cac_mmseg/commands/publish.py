@@ -1,0 +1,62 @@
+"""``python -m cac_mmseg publish``: weights that are small and safe to load.
+
+Keeps the weights and the plain values of the meta (classes, palette, config,
+iteration), drops the optimizer and the log, and puts the start of the file's
+SHA-256 into its name: OUT.pth becomes OUT-1a2b3c4d.pth. Nothing that the
+checkpoint contains is run.
+"""
+import argparse
+import hashlib
+import io
+from pathlib import Path
+from typing import Union
+
+import torch
+
+from ..utils.checkpoint import load_weights
+from ..utils.files import new_file
+
+
+def publish(checkpoint: Union[str, Path], out: Union[str, Path]) -> Path:
+    """Write the weights of a checkpoint to a file of their own.
+
+    Args:
+        checkpoint: A file written in training.
+        out: Where to, without the hash; ``.pth`` is optional.
+
+    Returns:
+        The file, which ``torch.load(file, weights_only=True)`` reads, and so
+        every mmseg.
+
+    Raises:
+        FileNotFoundError, ValueError: If the checkpoint cannot be read, as in
+            :func:`cac_mmseg.utils.checkpoint.load_weights`, or the folder
+            of out cannot be written to. No file is left behind.
+    """
+    content = load_weights(checkpoint)
+    out = Path(out)
+    buffer = io.BytesIO()  # to a full disk, torch would fail deep inside
+    torch.save(content, buffer)
+    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()[:8]
+    target = out.parent / f'{out.name.removesuffix(".pth")}-{digest}.pth'
+    with new_file(target) as file:
+        file.write_bytes(buffer.getbuffer())
+    return target
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument('checkpoint', help='such as work_dirs/NAME/iter_1.pth')
+    parser.add_argument('out', help='such as cac_r50_cityscapes.pth')
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Publish, and print where.
+
+    Raises:
+        FileNotFoundError, ValueError: See :func:`publish`.
+    """
+    target = publish(arguments.checkpoint, arguments.out)
+    before = Path(arguments.checkpoint).stat().st_size
+    after = target.stat().st_size
+    print(f'{target}: {after / 2**20:.1f} MiB, of {before / 2**20:.1f}')

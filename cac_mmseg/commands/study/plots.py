@@ -1,0 +1,164 @@
+"""Plots of a study."""
+from pathlib import Path
+from typing import List, Sequence
+
+import matplotlib
+import mmcv
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ...utils.config import build_datasets
+from ...utils.files import new_file
+from ...visualization.draw import STYLE, draw_rows, read_image, save_picture
+from .plan import Run
+from .results import Head
+
+ROWS = 4  # images of predictions.png
+SHOWN = ('fcn', 'pspnet', 'cac')  # columns of it, where they were run
+SPREAD = 'mIoU, mean and range of the seeds'
+
+
+def draw_all(heads: Sequence[Head], runs: Sequence[Run], out: Path) -> None:
+    """Write the plots to a folder; the best head comes first."""
+    with matplotlib.rc_context(STYLE):
+        accuracy_over_cost(heads, out / 'accuracy_cost.png')
+        learning_curves(heads, out / 'learning_curves.png')
+        class_bars(heads, out / 'classes.png')
+    save_picture(predictions(runs), out / 'predictions.png')
+
+
+def colour(index: int, heads: Sequence[Head]) -> tuple:
+    """CaC in red; every other head in a colour of its own."""
+    if heads[index].name == 'cac':
+        return matplotlib.colormaps['tab20'](6)
+    others = [i for i, head in enumerate(heads) if head.name != 'cac']
+    free = [*range(0, 6, 2), *range(8, 20, 2), *range(1, 20, 2)]  # not red
+    return matplotlib.colormaps['tab20'](free[others.index(index) % len(free)])
+
+
+def accuracy_over_cost(heads: Sequence[Head], path: Path) -> None:
+    """Mean IoU over time per iteration, and over multiply-adds."""
+    figure = Figure(figsize=(11, 4.5), layout='constrained')
+    left, right = figure.subplots(1, 2, sharey=True)
+    for i, head in enumerate(heads):
+        mean = head.scores.mean()
+        seconds = head.median('seconds_per_iteration')
+        for ax, x in ((left, seconds), (right,
+                                        head.median('multiply_adds') / 1e9)):
+            ax.errorbar(
+                x,
+                mean, [[mean - head.scores.min()], [head.scores.max() - mean]],
+                fmt='o',
+                capsize=3,
+                label=head.name if ax is right else None,
+                color=colour(i, heads))
+    left.set_xlabel('seconds an iteration, median')
+    left.set_ylabel(SPREAD)
+    right.set_xlabel('multiply-adds of an image, G')
+    for ax in (left, right):
+        ax.margins(x=0.15)
+        _plain(ax)
+    figure.legend(loc='outside right center', frameon=False)
+    _save(figure, path)
+
+
+def learning_curves(heads: Sequence[Head], path: Path) -> None:
+    """Training loss, and mean IoU after each validation."""
+    figure = Figure(figsize=(12, 4.5), layout='constrained')
+    left, right = figure.subplots(1, 2)
+    for i, head in enumerate(heads):
+        losses = np.array([run['loss'] for run in head.runs]).mean(0)
+        window = max(1, len(losses) // 20)
+        smooth = np.convolve(losses, np.full(window, 1 / window), 'valid')
+        left.plot(
+            np.arange(len(smooth)) + window, smooth, color=colour(i, heads))
+        curves = np.array([run['curve'] for run in head.runs])
+        steps, scores = curves[0, :, 0], curves[..., 1]
+        right.plot(
+            steps,
+            scores.mean(0),
+            marker='o',
+            markersize=4,
+            label=head.name,
+            color=colour(i, heads))
+        right.fill_between(
+            steps,
+            scores.min(0),
+            scores.max(0),
+            alpha=0.15,
+            linewidth=0,
+            color=colour(i, heads))
+    left.set_ylabel('training loss, mean of the seeds')
+    left.set_yscale('log')
+    right.set_ylabel(SPREAD)
+    for ax in (left, right):
+        ax.set_xlabel('iterations')
+        _plain(ax)
+    figure.legend(loc='outside right center', frameon=False)
+    _save(figure, path)
+
+
+def class_bars(heads: Sequence[Head], path: Path) -> None:
+    """IoU of each class, a bar per head: mean and range of the seeds."""
+    classes = heads[0].runs[0]['classes']
+    figure = Figure(
+        figsize=(2 + len(classes) * max(0.6, 0.14 * len(heads)), 4.5),
+        layout='constrained')
+    ax = figure.subplots()
+    width = 0.85 / len(heads)
+    for i, head in enumerate(heads):
+        scores = head.class_scores
+        mean = scores.mean(0)
+        ax.bar(
+            np.arange(len(classes)) + (i - (len(heads) - 1) / 2) * width,
+            mean,
+            width,
+            yerr=[mean - scores.min(0),
+                  scores.max(0) - mean],
+            error_kw=dict(elinewidth=0.7),
+            label=head.name,
+            color=colour(i, heads))
+    ax.set_xticks(range(len(classes)), classes, rotation=30, ha='right')
+    ax.set_ylabel('IoU, mean and range of the seeds')
+    figure.legend(loc='outside right center', frameon=False)
+    _plain(ax)
+    _save(figure, path)
+
+
+def predictions(runs: Sequence[Run]) -> np.ndarray:
+    """Image, ground truth, and what heads predict, of the first seed.
+
+    The images are spread evenly over the data set, not chosen.
+    """
+    first = {run.head: run for run in reversed(runs)}
+    shown = [name for name in SHOWN if name in first] or [*first][:3]
+    dataset = build_datasets(
+        first[shown[0]].config, 'val',
+        pipeline=[dict(type='LoadAnnotations')])[0]
+    indices = np.linspace(0, len(dataset) - 1, min(ROWS, len(dataset)) + 1)
+    rows: List[tuple] = []
+    for i in indices[:-1].astype(int):
+        sample = dataset[i]
+        stem = Path(sample['img_path']).stem
+        masks = [
+            mmcv.imread(
+                str(first[name].folder / 'masks' / f'{stem}.png'),
+                flag='unchanged') for name in shown
+        ]
+        rows.append(
+            (read_image(sample['img_path']), sample['gt_seg_map'], *masks))
+    return draw_rows(rows, ('image', 'ground truth', *shown), dataset.metainfo)
+
+
+def _plain(ax: Axes) -> None:
+    ax.grid(alpha=0.3)
+    ax.set_axisbelow(True)
+    ax.spines[['top', 'right']].set_visible(False)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    with new_file(path) as file:
+        figure.savefig(file, dpi=120)

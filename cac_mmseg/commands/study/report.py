@@ -1,0 +1,93 @@
+"""What a study found: a table, a csv, and plots."""
+import csv
+import io
+from pathlib import Path
+from typing import Iterator, List, Sequence
+
+import numpy as np
+from prettytable import PrettyTable, TableStyle
+
+from ...utils.env import command
+from ...utils.files import new_file
+from . import plots
+from .plan import Run
+from .results import DRAWS, Head, gaps, read
+
+# figures of a run that results.csv repeats
+FIGURES = ('iterations', 'seconds_per_iteration', 'peak_mib', 'parameters',
+           'multiply_adds', 'device', 'versions')
+
+
+def publish(runs: Sequence[Run], out: Path) -> None:
+    """Print the table, and write everything to the folder of the study.
+
+    Args:
+        runs: Finished ones.
+        out: Gets ``results.csv``, ``summary.md``, ``accuracy_cost.png``,
+            ``learning_curves.png``, ``classes.png`` and ``predictions.png``.
+    """
+    heads = read(runs)
+    summary = '\n'.join([table(heads), '', *_notes(heads)]) + '\n'
+    print(summary)
+    with new_file(out / 'results.csv') as file:
+        file.write_text(as_csv(heads))
+    with new_file(out / 'summary.md') as file:
+        file.write_text(summary)
+    plots.draw_all(heads, runs, out)
+    print(f'results: {out}')
+
+
+def table(heads: Sequence[Head]) -> str:
+    """Return a row per head in Markdown, the best first."""
+    out = PrettyTable([
+        'head', 'mIoU', 'std', 'behind the best [95 %]', 'draws not behind',
+        's/iteration', 'peak, MiB', 'parameters, M', 'multiply-adds, G'
+    ])
+    behind = [('', '')] + [(f'{gap.mean:.2f} [{gap.low:.2f}, {gap.high:.2f}]',
+                            f'{100 * gap.share:.1f} %') for gap in gaps(heads)]
+    for head, gap in zip(heads, behind):
+        scores = head.scores
+        std = f'{scores.std(ddof=1):.2f}' if len(scores) > 1 else ''
+        out.add_row([
+            head.name, f'{scores.mean():.2f}', std, *gap,
+            f'{head.median("seconds_per_iteration"):.3f}',
+            f'{head.median("peak_mib"):,.0f}',
+            f'{head.median("parameters") / 1e6:.2f}',
+            f'{head.median("multiply_adds") / 1e9:.2f}'
+        ])
+    out.align = 'r'
+    out.align['head'] = 'l'
+    out.set_style(TableStyle.MARKDOWN)
+    return out.get_string()
+
+
+def _notes(heads: Sequence[Head]) -> Iterator[str]:
+    """What the table is of."""
+    runs = [run for head in heads for run in head.runs]
+    seeds = max(len(head.runs) for head in heads)
+    yield (f'Seeds: {seeds}, of {runs[0]["iterations"]} iterations; images: '
+           f'{len(runs[0]["images"])}. The standard deviation is over the '
+           f'seeds, the interval over {DRAWS} draws of images and seeds.')
+    yield ''
+    yield f'command: {command()}'
+    for key in ('device', 'versions'):
+        yield f'{key}: {"; ".join(sorted({run[key] for run in runs}))}'
+
+
+def as_csv(heads: Sequence[Head]) -> str:
+    """Return a line per run: head, seed, mIoU, IoU per class, figures."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(['head', 'seed', 'mIoU', *heads[0].runs[0]['classes']] +
+                    [*FIGURES])
+    for head in heads:
+        for run, score, classes in zip(head.runs, head.scores,
+                                       head.class_scores):
+            writer.writerow([
+                head.name, run['seed'], *_rounded([score]), *_rounded(classes)
+            ] + [run[key] for key in FIGURES])
+    return text.getvalue()
+
+
+def _rounded(values: Sequence[float]) -> List[str]:
+    return ['' if np.isnan(value) else f'{value:.3f}' for value in values]

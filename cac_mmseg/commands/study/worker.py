@@ -1,0 +1,111 @@
+"""Train one run of a study in a process of its own.
+
+``python -m cac_mmseg.commands.study.worker FOLDER``. The peak memory is then
+that of one run, and failures are isolated.
+"""
+import json
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Dict
+
+import torch
+from mmengine.runner import Runner
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import METRICS
+
+from ...utils.analysis import multiply_adds
+from ...utils.config import load_config
+from ...utils.env import device_name, versions
+from ...utils.files import new_file
+from . import features
+
+
+@METRICS.register_module()
+class PerImageIoU(IoUMetric):
+    """mmseg's IoUMetric, which keeps the areas of every image.
+
+    Attributes:
+        areas: 'intersect' and 'union' in pixels, (images, classes), in the
+            order of the data set, of the last evaluation.
+    """
+    areas: Dict[str, list] = {}
+
+    def compute_metrics(self, results: list) -> Dict[str, float]:
+        """Compute what IoUMetric does."""
+        intersect, union = (
+            torch.stack(one) for one in list(zip(*results))[:2])
+        self.areas = dict(
+            intersect=intersect.long().tolist(), union=union.long().tolist())
+        return super().compute_metrics(results)
+
+
+def train(folder: Path) -> dict:
+    """Train and validate by mmengine's Runner, and return the figures.
+
+    Args:
+        folder: Of the run, with its ``config.py``; gets the work_dir, and the
+            predicted label maps in ``masks``.
+    """
+    config = load_config(folder / 'config.py')
+    config.work_dir = str(folder / 'work_dir')
+    config.val_evaluator.output_dir = str(folder / 'masks')
+    for step in features.loaders(config):
+        step.folder = str(folder.parents[1] / step.folder)
+    runner = Runner.from_cfg(config)
+    runner.train()
+    history = {
+        key: runner.message_hub.get_scalar(key).data[0].tolist()
+        for key in ('train/time', 'train/loss', 'val/mIoU')
+    }
+    interval = config.train_cfg.val_interval
+    dataset = runner.val_dataloader.dataset
+    device = next(runner.model.parameters()).device
+    metric = runner.val_loop.evaluator.metrics[0]
+    return dict(
+        iterations=runner.iter,
+        seconds_per_iteration=median(history['train/time']),
+        peak_mib=_peak_mib(device),
+        # before _multiply_adds, which moves the model
+        device=device_name(device),
+        versions=versions(),
+        parameters=sum(p.numel()
+                       for p in runner.model.decode_head.parameters()),
+        multiply_adds=_multiply_adds(runner),
+        loss=history['train/loss'],
+        curve=[[(i + 1) * interval, value]
+               for i, value in enumerate(history['val/mIoU'])],
+        classes=list(dataset.metainfo['classes']),
+        images=[
+            dataset.get_data_info(i)['img_path'] for i in range(len(dataset))
+        ],
+        **metric.areas)
+
+
+def _peak_mib(device: torch.device) -> float:
+    """Of the GPU's memory, or of the process's where there is none."""
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource  # not on Windows
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == 'darwin' else 2**10)
+
+
+def _multiply_adds(runner: Runner) -> int:
+    """Of a forward of the model on the first validation image."""
+    data = runner.val_dataloader.dataset[0]
+    model = runner.model.cpu().eval()
+    inputs = model.data_preprocessor(dict(inputs=[data['inputs']]))['inputs']
+    return multiply_adds(model, inputs)
+
+
+def main(folder: str) -> None:
+    """Train; the result is written last, whole or not at all."""
+    path = Path(folder)
+    result = train(path)
+    with new_file(path / 'result.json') as file:
+        file.write_text(json.dumps(result))
+
+
+if __name__ == '__main__':
+    main(sys.argv[1])

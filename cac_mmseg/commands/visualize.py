@@ -1,0 +1,93 @@
+"""``python -m cac_mmseg visualize``: a page per image, to see how it is read.
+
+The image, the prediction, the ground truth where --labels has it, and what the
+CaC modules made of the image: for the channels that vary most over it, the
+weights W of each dilation, their sum, and the predicted kernels D.
+"""
+import argparse
+from pathlib import Path
+from typing import Optional, Sequence, Tuple
+
+from mmengine.device import get_device
+from mmengine.utils import track_iter_progress
+
+from ..utils.checkpoint import load_model
+from ..utils.checks import check_device, check_int
+from ..utils.files import make_folder
+from ..visualization.context import context_modules
+from ..visualization.draw import save_picture
+from ..visualization.page import page
+from ..visualization.reader import Reader, find_images, is_there
+
+WEIGHTS = ('.pth', '.pt')
+
+
+def _split(files: Sequence[str]) -> Tuple[Optional[str], Sequence[str]]:
+    """Return the checkpoint, if the first of the files is one, and the rest.
+    """
+    if files[0].endswith(WEIGHTS):
+        return files[0], files[1:]
+    return None, files
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add = parser.add_argument
+    add('config', help='such as configs/cac_r18_camvid.py')
+    add('files',
+        nargs='+',
+        metavar='FILE',
+        help='a checkpoint (.pth; without one, weights are random), then '
+        'images or folders of images')
+    add('--out', required=True, metavar='DIR', help='gets IMAGE.png for each')
+    add('--labels',
+        metavar='DIR',
+        help='folder of the ground truth, named as in the data set')
+    add('--top',
+        type=int,
+        default=4,
+        metavar='N',
+        help='draw the N channels whose weights vary most (default: 4)')
+    add('--channels',
+        type=int,
+        nargs='+',
+        metavar='C',
+        help='draw these channels of every module instead')
+    add('--device', default=get_device(), help='default: %(default)s')
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the pages, and print where.
+
+    Raises:
+        FileNotFoundError, ValueError: naming what does not fit; pages that
+            were written before remain.
+    """
+    check_int('--top', arguments.top)
+    checkpoint, files = _split(arguments.files)
+    if not files:
+        raise ValueError(f'no IMAGE is given, only {checkpoint}')
+    images = find_images(files)
+    device = check_device(arguments.device)
+    model = load_model(arguments.config, checkpoint).to(device)
+    reader = Reader(model.cfg, arguments.labels)
+    missing = [
+        reader.label_path(image) for image in images
+        if arguments.labels and not is_there(reader.label_path(image))
+    ]
+    if missing:
+        raise FileNotFoundError(
+            f'{len(missing)} label maps are missing: {missing[0]}' + ', ...' *
+            (len(missing) > 1))
+    if not checkpoint:
+        print('no checkpoint is given: the weights are random')
+    if not context_modules(model):
+        print('the model has no CaCModule: there are no weights to draw')
+    out = make_folder(arguments.out)
+    for image in track_iter_progress(images):
+        data = reader(image)
+        picture = page(model, data,
+                       model.test_step(data)[0], reader.dataset.metainfo,
+                       arguments.top, arguments.channels)
+        save_picture(picture, out / f'{Path(image).stem}.png')
+    print(f'\n{len(images)} pages in {out}')

@@ -1,0 +1,128 @@
+"""Errors in one readable line for what fails deep inside, late or silently."""
+from typing import List, Optional
+
+import torch.nn as nn
+from mmengine.dist import barrier, is_main_process
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import Runner
+from mmengine.runner.checkpoint import CheckpointLoader
+from mmseg.registry import HOOKS
+
+from ..utils.checkpoint import CAN_CHECK, load_weights
+from .resume import settle_last_checkpoint
+
+
+@HOOKS.register_module()
+class PreflightHook(Hook):
+    """Check what a run starts from before it does.
+
+    Checkpoints are read without running what they contain; mmengine would run
+    it. A run to be resumed goes on from the newest checkpoint that is whole
+    (:func:`cac_mmseg.hooks.resume.settle_last_checkpoint`).
+
+    Raises:
+        RuntimeError: Before training, if the weights that a module starts
+            from cannot be loaded; mmengine raises from deep inside.
+        FileNotFoundError, ValueError: If a checkpoint to be loaded is not
+            there, not whole, or asks for code to be run.
+        ValueError: Before a test, if the checkpoint does not fit the model,
+            which mmengine reports as a warning and goes on. In training, where
+            ``load_from`` may leave out a classifier on purpose, it stays one.
+    """
+
+    def __init__(self) -> None:
+        self.misfits: List[str] = []
+
+    def before_run(self, runner: Runner) -> None:
+        if CAN_CHECK:
+            _check_start(runner)
+        # built for training only, and before weights are initialised
+        if not isinstance(runner.optim_wrapper,
+                          (OptimWrapper, OptimWrapperDict)):
+            return
+        check_pretrained(runner.model)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        theirs = {
+            _plain(name): tuple(value.shape)
+            for name, value in checkpoint.get('state_dict',
+                                              checkpoint).items()
+        }
+        self.misfits = []
+        for name, value in runner.model.state_dict().items():
+            name, shape = _plain(name), tuple(value.shape)
+            if name not in theirs:
+                # an auxiliary head serves training only, a count nothing here
+                if not name.startswith('auxiliary_head') and not name.endswith(
+                        'num_batches_tracked'):
+                    self.misfits.append(f'{name} is missing')
+            elif theirs[name] != shape:
+                self.misfits.append(f'{name} is {theirs[name]}, not {shape}')
+                if name == 'decode_head.conv_seg.weight' and theirs[name][
+                        0] != shape[0]:
+                    self.misfits.insert(
+                        0, f'it predicts {theirs[name][0]} classes and the '
+                        f'config asks for {shape[0]}')
+
+    def before_train(self, runner: Runner) -> None:
+        self.misfits = []  # to train on is a way to make it fit
+
+    def before_val(self, runner: Runner) -> None:
+        self.before_test(runner)
+
+    def before_test(self, runner: Runner) -> None:
+        if self.misfits:
+            raise ValueError(
+                f'checkpoint {runner.cfg.get("load_from")!r} does not fit the '
+                f'model of the config in {len(self.misfits)} places: '
+                f'{"; ".join(self.misfits[:4])}. Test it with the config that '
+                'it was trained with')
+
+
+def _check_start(runner: Runner) -> None:
+    """Read what is to be loaded, or settle what is to be resumed."""
+    load_from = runner.cfg.get('load_from')
+    if load_from and '://' not in load_from:
+        load_weights(load_from)
+    elif not load_from and runner.cfg.get('resume'):
+        if is_main_process():
+            settle_last_checkpoint(runner.work_dir)
+        barrier()  # the others read what it wrote
+
+
+def check_pretrained(model: nn.Module) -> None:
+    """Read the weights that modules start from, once.
+
+    Raises:
+        RuntimeError: With the file, the module, and what to do.
+    """
+    for name, module in model.named_modules():
+        init_cfg = getattr(module, 'init_cfg', None)
+        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+            _check_weights(_plain(name), init_cfg['checkpoint'])
+
+
+def _check_weights(name: str, checkpoint: str) -> None:
+    """Load once; mmengine keeps what it downloads."""
+    message: Optional[str] = None
+    try:
+        if '://' in checkpoint or not CAN_CHECK:
+            CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+        else:
+            load_weights(checkpoint)
+    except Exception as error:  # of urllib, pickle, zipfile, torch, ...
+        # the first line says it, others are advice on pickles
+        first = (str(error).splitlines() or [''])[0]
+        message = f'{type(error).__name__}: {first}'
+    if message is not None:
+        raise RuntimeError(
+            f'the pretrained weights {checkpoint!r} of {name} cannot be '
+            f'loaded ({message}). Without a network give a file, '
+            '--cfg-options model.pretrained=FILE, or train from scratch, '
+            '--cfg-options model.pretrained=None')
+
+
+def _plain(name: str) -> str:
+    """Without the prefix of a DDP or test-time augmentation wrapper."""
+    return name[len('module.'):] if name.startswith('module.') else name

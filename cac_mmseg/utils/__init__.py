@@ -1,0 +1,1 @@
+"""What every floor shares: checks, files, configs, checkpoints."""

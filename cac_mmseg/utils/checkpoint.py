@@ -1,0 +1,154 @@
+"""Read checkpoints without running anything that they say to run."""
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Callable, Dict, List, Optional, Union
+from zipfile import BadZipFile, ZipFile, is_zipfile
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.model import revert_sync_batchnorm
+from mmseg.apis import init_model
+from mmseg.models import BaseSegmentor
+
+from .config import load_config
+
+# torch 2.6: what a file would run can be told without running it
+CAN_CHECK = hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint')
+
+
+def _history_attribute(owner: Any, name: str) -> Callable:
+    """Stand for ``getattr``: mmengine's log names methods of its own class.
+
+    With any other owner a file could reach everything that Python can do.
+    """
+    if owner is not HistoryBuffer or name.startswith('_'):
+        raise UnpicklingError(f'it asks for the attribute {name!r}')
+    return getattr(owner, name)
+
+
+def allow_log() -> None:
+    """Let ``torch.load(weights_only=True)`` read checkpoints of mmengine's.
+
+    Beside the weights they hold its log, of numpy arrays. Without this, such a
+    load fails, upon which OneDL's mmengine loads whatever the file contains,
+    and the original one gives up.
+    """
+    reconstruct = np.zeros(1).__reduce__()[0]
+    scalar = np.float64().__reduce__()[0]
+    functions = [
+        (function, f'numpy.{core}.multiarray.{name}')
+        for core in ('core', '_core')  # of numpy 1 and 2
+        for function, name in ((reconstruct, '_reconstruct'), (scalar,
+                                                               'scalar'))
+    ]
+    classes = {HistoryBuffer, np.ndarray, np.dtype}
+    classes |= {type(np.dtype(code)) for code in '?bBhHiIlLqQefd'}
+    # by name: OneDL's mmengine takes back those that it adds without
+    torch.serialization.add_safe_globals([
+        *functions, (_history_attribute, 'builtins.getattr'),
+        *((one, f'{one.__module__}.{one.__qualname__}') for one in classes)
+    ])
+
+
+def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
+    """Load the weights of a checkpoint and the plain values of its meta.
+
+    Args:
+        path: A file that mmengine, or ``torch.save`` of a state dict, wrote.
+
+    Returns:
+        ``state_dict`` (names to tensors, on the CPU) and ``meta`` (numbers,
+        strings, and lists and dicts of them).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If torch is older than 2.6.
+        ValueError: If it is no checkpoint, or asks for code to be run that no
+            checkpoint of mmengine's asks for.
+    """
+    path = Path(path)
+    if not CAN_CHECK:
+        raise ImportError('to read a checkpoint without running what it '
+                          'contains takes torch 2.6 or newer, and this is '
+                          f'{torch.__version__}')
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} is not a file: give a checkpoint '
+                                'such as work_dirs/NAME/iter_400.pth')
+    try:
+        unknown = _unknown(path)
+        if not unknown:
+            content = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # of zipfile, pickle, struct, torch, the disk
+        reason = (str(error).strip().splitlines() or [''])[0]
+        raise ValueError(f'{path} cannot be read as a checkpoint: '
+                         f'{type(error).__name__}: {reason}') from error
+    if unknown:
+        raise ValueError(
+            f'{path} is refused: to load it would run '
+            f'{", ".join(sorted(unknown))}, which no checkpoint of mmengine '
+            'needs')
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds a {type(content).__name__}, not the '
+                         'dict of a checkpoint')
+    weights = content.get('state_dict', content)
+    if not weights or not all(
+            isinstance(value, torch.Tensor) for value in weights.values()):
+        raise ValueError(f'{path} holds no weights: neither under '
+                         f"'state_dict' nor by itself; its keys are "
+                         f'{", ".join(map(str, [*content][:8]))}')
+    return dict(state_dict=weights, meta=_plain(content.get('meta', {})))
+
+
+def _unknown(path: Path) -> List[str]:
+    """Return what a file wants to import that is not known to be harmless."""
+    if not is_zipfile(path):
+        return []  # as torch.save wrote before 1.6, or cut off
+    with ZipFile(path) as archive:
+        damaged = archive.testzip()  # torch does not compare checksums
+    if damaged:
+        raise BadZipFile(f'{damaged} is damaged')
+    return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+
+
+def load_model(config: Union[str, Path],
+               checkpoint: Optional[Union[str, Path]] = None) -> BaseSegmentor:
+    """Build the model of a config, for evaluation on the CPU.
+
+    Args:
+        config: Of any model of mmseg's; ``model.cfg`` is what was read.
+        checkpoint: Its weights; without, they are random.
+
+    Raises:
+        FileNotFoundError, ValueError: If either cannot be read, or they do
+            not belong together.
+    """
+    cfg = load_config(config)
+    weights = load_weights(checkpoint)['state_dict'] if checkpoint else None
+    try:
+        model = revert_sync_batchnorm(init_model(cfg, device='cpu'))
+    except Exception as error:  # of any module
+        raise ValueError(f'the model of {config} cannot be built: '
+                         f'{type(error).__name__}: {error}') from error
+    if weights is not None:
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            reason = ' '.join(str(error).split())[:300]
+            raise ValueError(f'{checkpoint} does not belong to {config}: '
+                             f'{reason}') from error
+    return model.eval()
+
+
+def _plain(value: Any) -> Any:
+    """Leave out whatever is not a plain value."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items() if _is_plain(v)}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(v) for v in value if _is_plain(v))
+    return value
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(
+        value, (bool, int, float, str, dict, list, tuple))

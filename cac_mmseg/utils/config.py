@@ -1,0 +1,117 @@
+"""Find, read and understand config files."""
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Iterator, List, Union
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
+
+CONFIGS = Path(__file__).parents[1] / '.mim' / 'configs'
+
+
+def config_path(name: str) -> str:
+    """Return the path of a config of this package by its name.
+
+    Args:
+        name: Such as 'cac_r101_cityscapes'; '.py' and the folder are optional.
+
+    Returns:
+        A path for ``mmengine.Config.fromfile``.
+
+    Raises:
+        ValueError: If there is none; names those that are close.
+
+    Example:
+        >>> config_path('cac_r101_cityscapes').endswith('cityscapes.py')
+        True
+    """
+    configs = {
+        path.stem: path
+        for folder in (CONFIGS, CONFIGS / 'ablations')
+        for path in folder.glob('*.py')
+    }
+    stem = Path(str(name)).name.removesuffix('.py')
+    if stem not in configs:
+        close = get_close_matches(stem, configs, n=3) or sorted(configs)
+        raise ValueError(f'no config is named {name!r}; there is '
+                         f'{", ".join(close)}')
+    return str(configs[stem])
+
+
+def load_config(path: Union[str, Path]) -> Config:
+    """Read a config file, and make its scope the default one.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read, or configures no model.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'{path} is not a file: give a config such '
+                                'as configs/cac_r50_cityscapes.py')
+    try:
+        config = Config.fromfile(path)
+    except Exception as error:  # a config is code: it can raise anything
+        raise ValueError(f'{path} cannot be read as a config: '
+                         f'{type(error).__name__}: {error}') from error
+    if 'model' not in config:
+        raise ValueError(f'{path} configures no model')
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    return config
+
+
+def dataset_configs(config: Config, split: str) -> Iterator[dict]:
+    """Yield what configures the 'train', 'val' or 'test' data sets.
+
+    Several where they are concatenated; wrappers are looked into.
+    """
+    todo = [config.get(f'{split}_dataloader', {}).get('dataset')]
+    while todo:
+        cfg = todo.pop(0)
+        if cfg and ('dataset' in cfg or 'datasets' in cfg):
+            todo += [cfg['dataset']] if 'dataset' in cfg else cfg['datasets']
+        elif cfg:
+            yield cfg
+
+
+def build_datasets(config: Config, split: str,
+                   **options: Any) -> List[BaseSegDataset]:
+    """Build the 'train', 'val' or 'test' data sets; ``options`` go to each.
+
+    Raises:
+        FileNotFoundError: If a data set cannot be listed.
+        ValueError: If one cannot be built.
+    """
+    cfgs = list(dataset_configs(config, split))
+    try:
+        return [DATASETS.build({**cfg, **options}) for cfg in cfgs]
+    except (AssertionError, OSError) as error:  # mmseg asserts that it exists
+        raise FileNotFoundError(
+            f'the {split} data cannot be listed: {error or type(error)}. '
+            f'Put them at data_root={cfgs[0].get("data_root")!r}, or give '
+            f'--cfg-options {split}_dataloader.dataset.data_root=DIR'
+        ) from error
+    except Exception as error:  # of any data set and transform
+        raise ValueError(f'the {split} data set cannot be built: '
+                         f'{type(error).__name__}: {error}') from error
+
+
+def dataset_without_data(config: Config) -> BaseSegDataset:
+    """Build the data set that a config tests on, of which no file is read.
+
+    It knows the classes, their colours, how labels are read, and the pipeline.
+
+    Raises:
+        ValueError: If the config names none.
+    """
+    cfg = next(dataset_configs(config, 'test'), None)
+    if cfg is None:
+        raise ValueError(f'{config.filename} has no test_dataloader.dataset, '
+                         'which names the classes and the pipeline')
+    # some of mmseg's assert that these exist: any file does
+    there = dict(
+        data_root=None,
+        data_prefix=dict(img_path='.', seg_map_path='.'),
+        ann_file=config.filename)
+    return DATASETS.build({**cfg, **there, 'lazy_init': True})

@@ -1,0 +1,1 @@
+"""What a model makes of an image: captured context, drawing, pages."""

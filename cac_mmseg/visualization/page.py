@@ -1,0 +1,51 @@
+"""A page per image: picture, prediction, weighting maps and kernels."""
+from typing import Optional, Sequence
+
+import numpy as np
+from mmseg.models import BaseSegmentor
+from mmseg.structures import SegDataSample
+
+from .context import capture_context, choose_channels
+from .draw import classes_of, draw_context, paint, read_image
+
+
+def page(model: BaseSegmentor,
+         data: dict,
+         output: SegDataSample,
+         meta: dict,
+         count: int = 4,
+         channels: Optional[Sequence[int]] = None) -> np.ndarray:
+    """Draw the page of an image.
+
+    Args:
+        model: In evaluation mode.
+        data: A batch of one image as a data loader gives it.
+        output: What the model predicts for it; its ground truth is drawn too
+            where there is one.
+        meta: ``classes`` and ``palette``.
+        count, channels: See
+            :func:`cac_mmseg.visualization.context.choose_channels`.
+
+    Returns:
+        The picture, (H, W, 3), uint8, RGB.
+
+    Raises:
+        ValueError: If a label map is not of the size of its image, or a
+            channel is out of range.
+    """
+    image = read_image(output.img_path)
+    tiles, titles, labels = [image], ['image'], []
+    fields = dict(pred_sem_seg='prediction', gt_sem_seg='ground truth')
+    for field, title in fields.items():
+        if field in output:
+            label = output.get(field).data[0].cpu().numpy()
+            if label.shape != image.shape[:2]:
+                raise ValueError(
+                    f'the {title} of {output.img_path} is of the size '
+                    f'{label.shape}, not {image.shape[:2]}')
+            tiles.append(paint(image, label, meta))
+            titles.append(title)
+            labels.append(label)
+    contexts = capture_context(model, data)
+    return draw_context(tiles, titles, classes_of(labels, meta), meta,
+                        choose_channels(contexts, count, channels))

@@ -1,0 +1,61 @@
+"""The floors of the package: a module imports from those below it only."""
+import ast
+from importlib.util import resolve_name
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / 'cac_mmseg'
+METHOD = {'functional', 'cac_module', 'cac_head', 'baselines'}
+# what each part of the package may import from
+FLOORS = {
+    'utils': {'utils'},
+    'ops': {'ops'},
+    'functional': {'ops', 'utils'},
+    'cac_module': {'functional', 'ops', 'utils'},
+    'cac_head': {'cac_module', 'utils'},
+    'baselines': {'cac_module', 'functional', 'utils'},
+    'datasets': {'datasets', 'utils'},
+    'visualization': {'visualization', 'utils', *METHOD},
+    'hooks': {'hooks', 'visualization', 'utils'},
+    'commands': {'commands', 'visualization', 'hooks', 'datasets', 'utils',
+                 'ops', *METHOD},
+}
+
+
+def imports(path):
+    """Parts of the package that a file imports, wherever in it."""
+    module = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+    package = module.rpartition('.')[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name('.' * node.level + (node.module or ''),
+                                package) if node.level else node.module
+            names = [f'{base}.{alias.name}' for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name.startswith('cac_mmseg.'):
+                yield name.split('.')[1]
+
+
+FILES = [
+    path for path in sorted(PACKAGE.rglob('*.py'))
+    if '.mim' not in path.parts and path.parent != PACKAGE
+    or path.stem in METHOD
+]
+
+
+@pytest.mark.parametrize(
+    'path', FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down(path):
+    floor = path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+    above = {*imports(path)} - FLOORS[floor] - {'__version__'}
+    assert not above, f'{path} imports from {above}'
+
+
+def test_the_root_is_the_method():
+    names = {path.stem for path in PACKAGE.glob('*.py')}
+    assert names == {'__init__', '__main__', *METHOD}
