@@ -1,13 +1,13 @@
 """The re-weightings that the paper argues against, for its ablations, and one
 with kernels that no context changes, as a control.
 
-Each takes :class:`CaCModule`'s place in a :class:`CaCHead`
-(``reweighting='GAPKernelModule'``) and so accepts CaCModule's arguments; those
-that mean nothing to it are named in its docstring. Source: what CaC-Net, ECCV
+Each takes :class:`CaCModule`'s place in a :class:`CaCHead`:
+``reweighting='GAPKernelModule'``. The head passes it those of CaCModule's
+arguments that its signature has. Source: what CaC-Net, ECCV
 2020, compares itself with; widths, normalisation and scale are ours.
 """
 import math
-from typing import Any, Tuple
+from typing import Tuple
 
 import torch
 import torch.nn as nn
@@ -88,7 +88,12 @@ class FixedKernelModule(KernelModule):
     def _build_predictor(self) -> None:
         s = self.kernel_size
         self.kernels = nn.Parameter(
-            torch.randn(self.sets, self.in_channels, s, s))
+            torch.empty(self.sets, self.in_channels, s, s))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the kernels; normalisation follows, so their scale is free."""
+        nn.init.normal_(self.kernels)
 
     def predict_kernels(self, x: Tensor) -> Tensor:
         """Return the normalised kernels, (B, G, C, s, s), the same B times."""
@@ -151,14 +156,12 @@ class ChannelAttentionModule(BaseModule):
     Args:
         in_channels: C, of the input and of the output.
         init_cfg: mmengine's.
-        **unused: CaCModule's other arguments: there are no kernels here.
     """
 
     def __init__(self,
                  in_channels: int,
                  *,
-                 init_cfg: OptMultiConfig = None,
-                 **unused: Any) -> None:
+                 init_cfg: OptMultiConfig = None) -> None:
         super().__init__(init_cfg)
         self.in_channels = check_int('in_channels', in_channels)
         self.attention = SELayer(
@@ -179,14 +182,12 @@ class IdentityModule(BaseModule):
     Args:
         in_channels: C, of the input and of the output.
         init_cfg: mmengine's.
-        **unused: CaCModule's other arguments: there are no kernels here.
     """
 
     def __init__(self,
                  in_channels: int,
                  *,
-                 init_cfg: OptMultiConfig = None,
-                 **unused: Any) -> None:
+                 init_cfg: OptMultiConfig = None) -> None:
         super().__init__(init_cfg)
         self.in_channels = check_int('in_channels', in_channels)
 

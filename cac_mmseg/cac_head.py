@@ -1,5 +1,5 @@
 """CaCHead: the decode head of CaC-Net."""
-from typing import Any, List, Sequence, Tuple
+from typing import Any, List, Sequence, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -8,9 +8,10 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from .cac_module import CaCModule, predict_side_by_side
+from .cac_module import CaCModule, predict_jointly
 from .utils.checks import (check_batch_norm, check_bool, check_feature_map,
                            check_int)
+from .utils.registry import resolve_module
 from .utils.state_dict import Versioned
 
 
@@ -36,8 +37,11 @@ class CaCHead(Versioned, BaseDecodeHead):
             one each.
         num_heads: CaC modules in parallel.
         global_pool: Whether to add the globally pooled branch.
-        reweighting: Registry name of the module that re-weights X, for
-            ablations: see :mod:`cac_mmseg.baselines`.
+        reweighting: The module that re-weights X: a name in mmseg's registry,
+            or a config, ``dict(type='Name', knob=3)``. Called with
+            ``in_channels`` and those of kernel_size, dilations, share_kernels
+            and norm_cfg that its signature has. See
+            :mod:`cac_mmseg.baselines`.
         **kwargs: Of :class:`mmseg.models.decode_heads.BaseDecodeHead`, among
             them in_channels, channels (of X), num_classes, norm_cfg.
             ``norm_cfg`` also normalises the kernels, with
@@ -59,18 +63,11 @@ class CaCHead(Versioned, BaseDecodeHead):
                  share_kernels: bool = False,
                  num_heads: int = 1,
                  global_pool: bool = True,
-                 reweighting: str = 'CaCModule',
+                 reweighting: Union[str, dict] = 'CaCModule',
                  **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_heads = check_int('num_heads', num_heads)
         self.global_pool = check_bool('global_pool', global_pool)
-        # an empty or dotted name would be looked for in other scopes
-        module = MODELS.get(reweighting) if isinstance(
-            reweighting, str) and reweighting.isidentifier() else None
-        if module is None:
-            raise ValueError(
-                "reweighting must name a module of mmseg's registry such as "
-                f"'CaCModule' or 'GAPKernelModule', got {reweighting!r}")
         if self.input_transform == 'multiple_select':
             raise ValueError(
                 "input_transform must be None or 'resize_concat', got "
@@ -85,13 +82,15 @@ class CaCHead(Versioned, BaseDecodeHead):
         # an eps chosen for feature maps does not suit kernels
         kernel_norm_cfg = dict(self.norm_cfg or dict(type='BN'))
         kernel_norm_cfg.pop('eps', None)
+        module, options = resolve_module(
+            'reweighting',
+            reweighting,
+            kernel_size=kernel_size,
+            dilations=dilations,
+            share_kernels=share_kernels,
+            norm_cfg=kernel_norm_cfg)
         self.cac_modules = nn.ModuleList(
-            module(
-                self.channels,
-                kernel_size=kernel_size,
-                dilations=dilations,
-                share_kernels=share_kernels,
-                norm_cfg=kernel_norm_cfg) for _ in range(num_heads))
+            module(self.channels, **options) for _ in range(num_heads))
         if global_pool:
             self.pool_conv = ConvModule(self.in_channels, self.channels, 1,
                                         **conv)
@@ -101,25 +100,19 @@ class CaCHead(Versioned, BaseDecodeHead):
             self.out_channels,
             kernel_size=1)
 
-    def _forward_feature(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Return what is classified: (B, (heads + pool) * channels, H, W)."""
-        maps = self._forward_branches(inputs)
-        return torch.cat([one.expand_as(maps[0]) for one in maps], dim=1)
-
     def _forward_branches(self, inputs: Sequence[Tensor]) -> List[Tensor]:
-        """Return its parts: (B, channels, H, W), the pooled one 1 x 1."""
+        """Return a map (B, channels, H, W) for each module, then the pooled
+        branch, (B, channels, 1, 1)."""
         features = self._transform_inputs(inputs)
         check_feature_map(features, self.in_channels)
-        # first, and so last in backward: its gradient, an expanded view, is
-        # then added to that of the reduction in place
+        # Autograd runs in reverse: called first, this branch adds its gradient
+        # last, in place, to that of the reduction, which saves one map.
         pooled = [self._pool(features)] if self.global_pool else []
         x = self.reduction(features)  # [b, c, h, w]
         modules = self.cac_modules
-        if type(modules[0]) is CaCModule:
-            maps = [
-                module(x, kernels) for module, kernels in zip(
-                    modules, predict_side_by_side(modules, x))
-            ]
+        if _predicts_like_cac(modules[0]):
+            kernels = predict_jointly(modules, x)
+            maps = [module(x, part) for module, part in zip(modules, kernels)]
         else:
             maps = [module(x) for module in modules]
         return maps + pooled
@@ -155,3 +148,10 @@ class CaCHead(Versioned, BaseDecodeHead):
     def forward(self, inputs: Tuple[Tensor, ...]) -> Tensor:
         """Map the backbone's features to logits, (B, classes, H, W)."""
         return self._classify(self._forward_branches(inputs))
+
+
+def _predicts_like_cac(module: nn.Module) -> bool:
+    """Whether its kernels can be predicted together with others'."""
+    return isinstance(module, CaCModule) and all(
+        getattr(type(module), name) is getattr(CaCModule, name)
+        for name in ('forward', 'predict_kernels'))

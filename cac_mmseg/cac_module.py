@@ -1,5 +1,5 @@
 """CaCModule: the parameters of one context-adaptive convolution."""
-from typing import List, Optional, Sequence
+from typing import List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn as nn
@@ -9,8 +9,7 @@ from mmseg.registry import MODELS
 from mmseg.utils import ConfigType, OptMultiConfig
 from torch import Tensor
 
-from .functional import apply_keys, predict_kernels, reweight
-from .ops import pool_queries
+from .functional import predict_kernels, reweight
 from .utils.checks import (check_batch_norm, check_bool, check_dilations,
                            check_feature_map, check_int, check_kernel_size)
 from .utils.state_dict import Versioned
@@ -72,6 +71,36 @@ class KernelModule(Versioned, BaseModule):
                 f'share_kernels={self.share_kernels}')
 
 
+class Projection(nn.Module):
+    """Weight and bias of a 1x1 convolution that never runs as such.
+
+    Calling it returns them, (out, in, 1, 1) and (out,), so that hooks and all
+    that relies on hooks (pruning, spectral norm) take effect: the product with
+    X is folded into :func:`cac_mmseg.functional.predict_kernels`. Not a
+    ``Conv2d``, which tools would replace by a layer that is never run.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(
+            torch.empty(out_channels, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.empty(out_channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise as ``nn.Conv2d`` does."""
+        bound = self.weight.shape[1]**-0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self) -> Tuple[Tensor, Tensor]:
+        """Return weight and bias."""
+        return self.weight, self.bias
+
+    def extra_repr(self) -> str:
+        return f'{self.weight.shape[1]}, {self.weight.shape[0]}'
+
+
 @MODELS.register_module()
 class CaCModule(KernelModule):
     """Re-weight a feature map with kernels predicted from its own context.
@@ -105,15 +134,15 @@ class CaCModule(KernelModule):
     """
 
     def _build_predictor(self) -> None:
-        # Their weights are used, not their forward: the key map is never made
-        c, taps = self.in_channels, self.kernel_size**2
-        self.query = nn.Conv2d(c, self.sets * taps, 1)
-        self.key = nn.Conv2d(c, self.sets * c, 1)
+        c = self.in_channels
+        self.query = Projection(c, self.sets * self.kernel_size**2)
+        self.key = Projection(c, self.sets * c)
 
     def forward(self, x: Tensor, kernels: Optional[Tensor] = None) -> Tensor:
         """Map X (B, C, H, W) to Y = X * W of the same shape.
 
-        ``kernels`` are those of X, where they have been predicted already.
+        ``kernels``, if given, are those that X predicts: a head that predicts
+        for several modules at once passes them on.
         """
         if kernels is None:
             kernels = self.predict_kernels(x)
@@ -121,30 +150,29 @@ class CaCModule(KernelModule):
 
     def predict_kernels(self, x: Tensor) -> Tensor:
         """Predict the normalised kernels, (B, G, C, s, s), for X."""
-        check_feature_map(x, self.in_channels)
-        c = self.in_channels
-        kernels = predict_kernels(x, self.query.weight.view(-1, c),
-                                  self.query.bias,
-                                  self.key.weight.view(-1, c, c),
-                                  self.key.bias.view(-1, c), self.kernel_size)
-        return self.normalise(kernels)
+        return predict_jointly([self], x)[0]
 
 
-def predict_side_by_side(modules: Sequence[CaCModule],
-                         x: Tensor) -> List[Tensor]:
-    """Return ``[module.predict_kernels(x) for module in modules]``.
+def predict_jointly(modules: Sequence[CaCModule], x: Tensor) -> List[Tensor]:
+    """Return ``module.predict_kernels(x)`` of each module, in one pass over X.
 
-    All queries are stacked, so that X is read once for all modules.
+    M modules of G sets each are M * G sets. Their in_channels and kernel_size
+    have to agree.
     """
     c = modules[0].in_channels
-    rows = [module.query.out_channels for module in modules]
-    pooled, mean = pool_queries(
-        x, torch.cat([module.query.weight.view(-1, c) for module in modules]),
-        torch.cat([module.query.bias for module in modules]))
-    return [
-        module.normalise(
-            apply_keys(*gathered, module.key.weight.view(-1, c, c),
-                       module.key.bias.view(-1, c), module.kernel_size))
-        for module, *gathered in zip(modules, pooled.split(rows, 1),
-                                     mean.split(rows, 1))
-    ]
+    check_feature_map(x, c)
+    query_weight, query_bias = _stack([m.query for m in modules])
+    key_weight, key_bias = _stack([m.key for m in modules])
+    kernels = predict_kernels(x, query_weight, query_bias,
+                              key_weight.view(-1, c, c), key_bias.view(-1, c),
+                              modules[0].kernel_size)
+    parts = kernels.split([module.sets for module in modules], 1)
+    return [module.normalise(part) for module, part in zip(modules, parts)]
+
+
+def _stack(projections: Sequence[Projection]) -> Tuple[Tensor, Tensor]:
+    """Return all weights, (rows, C), and all biases, (rows,)."""
+    weights, biases = zip(*(projection() for projection in projections))
+    if len(projections) == 1:  # which cat would copy
+        return weights[0].flatten(1), biases[0]
+    return torch.cat(weights).flatten(1), torch.cat(biases)

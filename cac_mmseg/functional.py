@@ -73,28 +73,15 @@ def predict_kernels(x: Tensor, query_weight: Tensor, query_bias: Tensor,
     check_operand('query_bias', query_bias, '(G * s * s,)', (sets * taps, ), x)
 
     pooled, mean = ops.pool_queries(x, query_weight, query_bias)
-    return apply_keys(pooled, mean, key_weight, key_bias, kernel_size)
-
-
-def apply_keys(pooled: Tensor, mean: Tensor, key_weight: Tensor,
-               key_bias: Tensor, kernel_size: int) -> Tensor:
-    """Turn what the queries gathered into kernels, (B, G, C, s, s).
-
-    The second half of :func:`predict_kernels`, for modules that share the
-    first. Arguments: pooled (B, G * s * s, C) and mean (B, G * s * s) of
-    :func:`cac_mmseg.ops.pool_queries`; key_weight, key_bias, kernel_size, as
-    above, and not checked.
-    """
-    b, sets = pooled.shape[0], key_weight.shape[0]
-    with ops.no_autocast(pooled):
+    with ops.no_autocast(x):
         # images beside their taps, so that key_weight is not repeated
-        columns = pooled.unflatten(1, (sets, -1)).permute(1, 3, 0, 2)
+        columns = pooled.unflatten(1, (sets, taps)).permute(1, 3, 0, 2)
         kernels = key_weight.to(pooled.dtype) @ columns.flatten(2)
         bias = key_bias.to(pooled.dtype)[:, :, None, None]
-        means = mean.unflatten(1, (sets, -1)).transpose(0, 1)[:, None]
+        means = mean.unflatten(1, (sets, taps)).transpose(0, 1)[:, None]
         # [g, c, b, taps]
-        kernels = kernels.unflatten(2, (b, -1)) + bias * means
-    # compiled batch normalisation expects the strides to be the usual ones
+        kernels = kernels.unflatten(2, (b, taps)) + bias * means
+    # compiled batch normalisation expects the usual strides
     kernels = kernels.to(key_weight.dtype).permute(2, 0, 1, 3).contiguous()
     return kernels.unflatten(3, (kernel_size, kernel_size))
 
@@ -132,7 +119,7 @@ def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
 
 def weighting_maps(x: Tensor, kernels: Tensor,
                    dilations: Sequence[int]) -> Tensor:
-    r"""Return the weights that :func:`reweight` uses, to be looked at.
+    r"""Return the weights that :func:`reweight` uses, for visualisation.
 
     .. math:: W_i = \sigma(X *_{r_i} D_i), \quad Y = X \odot \sum_i W_i
 

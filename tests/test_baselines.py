@@ -4,6 +4,7 @@ import math
 import pytest
 import reference
 import torch
+from mmseg.registry import MODELS
 
 from cac_mmseg import (CaCHead, CaCModule, ChannelAttentionModule,
                        FCKernelModule, FixedKernelModule, GAPKernelModule,
@@ -141,3 +142,69 @@ def test_arguments_are_checked_as_of_cac_module(module):
         module(8, kernel_size=2)
     with pytest.raises(ValueError, match='8 channels, got 7'):
         module(8)(torch.zeros(1, 7, 4, 4))
+
+
+@MODELS.register_module()
+class ScaleModule(torch.nn.Module):
+    """A re-weighting of a user's own, with a knob."""
+
+    def __init__(self, in_channels, *, factor=2., dilations=()):
+        super().__init__()
+        self.factor, self.dilations = factor, tuple(dilations)
+
+    def forward(self, x):
+        return self.factor * x
+
+
+def test_a_module_of_a_user_gets_its_knobs_and_what_its_signature_has():
+    head = CaCHead(
+        in_channels=6,
+        channels=8,
+        num_classes=3,
+        dilations=(1, 2),
+        reweighting=dict(type='mmseg.ScaleModule', factor=3.))
+    module, = head.cac_modules
+    assert (module.factor, module.dilations) == (3., (1, 2))
+
+
+@pytest.mark.parametrize('value', [
+    dict(type='ScaleModule', facter=3.),
+    dict(type='IdentityModule', kernel_size=3),
+])
+def test_an_argument_that_a_module_does_not_take_is_named(value):
+    with pytest.raises(ValueError, match='reweighting.*takes no') as info:
+        CaCHead(in_channels=6, channels=8, num_classes=3, reweighting=value)
+    assert [*value][1] in str(info.value)
+
+
+@MODELS.register_module()
+class TracedModule(CaCModule):
+    """Overrides prediction."""
+
+    def predict_kernels(self, x):
+        return super().predict_kernels(x) * 0
+
+
+@MODELS.register_module()
+class NamedModule(CaCModule):
+    """Changes nothing about prediction."""
+
+
+@pytest.mark.parametrize('module, joint', [(NamedModule, True),
+                                           (TracedModule, False)])
+def test_a_subclass_predicts_by_itself_only_where_it_overrides_that(
+        module, joint, monkeypatch):
+    head = CaCHead(
+        in_channels=6,
+        channels=8,
+        num_classes=3,
+        num_heads=2,
+        norm_cfg=dict(type='BN'),
+        reweighting=module.__name__)
+    calls = []
+    monkeypatch.setattr(
+        'cac_mmseg.cac_head.predict_jointly', lambda modules, x:
+        (calls.append(len(modules)), [m.predict_kernels(x)
+                                      for m in modules])[1])
+    head([torch.randn(2, 6, 5, 5)])
+    assert bool(calls) == joint

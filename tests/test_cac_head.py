@@ -9,7 +9,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from cac_mmseg import CaCHead
-from cac_mmseg.cac_module import KERNEL_NORM_EPS, predict_side_by_side
+from cac_mmseg.cac_module import KERNEL_NORM_EPS, predict_jointly
 
 BN = dict(type='BN', requires_grad=True)
 
@@ -53,12 +53,15 @@ def test_classifier_is_cls_seg_of_the_concatenation(num_heads, global_pool):
         num_heads=num_heads, global_pool=global_pool,
         dropout_ratio=0.5).double()
     features = torch.randn(2, 12, 6, 7, dtype=torch.double)
+
+    def concatenated(inputs):
+        maps = head._forward_branches(inputs)
+        return head.cls_seg(torch.cat([m.expand_as(maps[0]) for m in maps], 1))
+
     for mode in (True, False):
         head.train(mode)
         results = []
-        for forward in (
-                head,
-                lambda inputs: head.cls_seg(head._forward_feature(inputs))):
+        for forward in (head, concatenated):
             torch.manual_seed(0)
             logits = forward([features])
             results.append((logits, *torch.autograd.grad(
@@ -69,7 +72,7 @@ def test_classifier_is_cls_seg_of_the_concatenation(num_heads, global_pool):
 def test_heads_share_a_pass_over_x_and_nothing_else():
     head = make_head(num_heads=3).double()
     x = torch.randn(2, 8, 6, 7, dtype=torch.float64)
-    stacked = predict_side_by_side(head.cac_modules, x)
+    stacked = predict_jointly(head.cac_modules, x)
     for module, kernels in zip(head.cac_modules, stacked):
         torch.testing.assert_close(kernels, module.predict_kernels(x))
         torch.testing.assert_close(module(x, kernels), module(x))

@@ -4,8 +4,9 @@ import reference
 import torch
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
+from torch.nn.utils import prune
 
-from cac_mmseg import CaCModule
+from cac_mmseg import CaCModule, FixedKernelModule
 from cac_mmseg.cac_module import KERNEL_NORM_EPS
 
 
@@ -240,3 +241,55 @@ def test_one_value_per_kernel_channel_says_what_to_do():
         module(torch.randn(1, 8, 4, 4))
     module.eval()(torch.randn(1, 8, 4, 4))
     CaCModule(8, kernel_size=3)(torch.randn(1, 8, 4, 4))
+
+
+def loss_step(module):
+    module(torch.randn(2, 8, 6, 7)).square().sum().backward()
+
+
+@pytest.mark.parametrize('apply', [
+    torch.nn.utils.spectral_norm, torch.nn.utils.parametrizations.weight_norm,
+    torch.nn.utils.parametrizations.spectral_norm,
+    lambda part: prune.l1_unstructured(part, 'weight', 0.5)
+], ids=['spectral_norm, by hook', 'weight_norm', 'spectral_norm', 'prune'])
+@pytest.mark.parametrize('name', ['query', 'key'])
+def test_tools_that_change_a_weight_train_it(apply, name):
+    module = CaCModule(8)
+    apply(getattr(module, name))
+    for _ in range(2):  # a graph that is kept would fail the second time
+        module.zero_grad()
+        loss_step(module)
+        for key, parameter in getattr(module, name).named_parameters():
+            assert parameter.grad.abs().sum() > 0, key
+
+
+def test_hooks_of_queries_and_keys_fire():
+    module, fired = CaCModule(8), []
+    for name in ('query', 'key'):
+        getattr(module, name).register_forward_hook(
+            lambda *_, name=name: fired.append(name))
+    loss_step(module)
+    assert fired == ['query', 'key']
+
+
+def test_a_layer_in_place_of_a_projection_fails_loudly():
+    module = CaCModule(8)
+    assert not isinstance(module.key, torch.nn.Conv2d)
+    module.key = torch.nn.Conv2d(8, 24, 1)
+    with pytest.raises(TypeError):
+        loss_step(module)
+
+
+@pytest.mark.parametrize('module_class', [CaCModule, FixedKernelModule])
+def test_built_on_meta_and_initialised_elsewhere(module_class):
+    torch.manual_seed(0)
+    expected = module_class(8).state_dict()
+    with torch.device('meta'):
+        module = module_class(8)
+    module.to_empty(device='cpu')
+    torch.manual_seed(0)
+    for part in module.modules():  # as FSDP does
+        if [*part.parameters(recurse=False)]:
+            part.reset_parameters()
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(value, expected[name])
