@@ -122,7 +122,7 @@ class CaCHead(Versioned, BaseDecodeHead):
         # the gradient of a sum is an expanded view, that of a mean a whole map
         dtype = torch.promote_types(features.dtype, torch.float32)
         total = features.sum((2, 3), keepdim=True, dtype=dtype)
-        pooled = (total / features[0, 0].numel()).to(features.dtype)
+        pooled = (total / features.shape[2:].numel()).to(features.dtype)
         check_batch_norm(self.pool_conv.norm, pooled,
                          'the globally pooled branch', 'global_pool=False')
         return self.pool_conv(pooled)
@@ -143,7 +143,7 @@ class CaCHead(Versioned, BaseDecodeHead):
         logits = sum(
             part @ one.flatten(2)
             for part, one in zip(weight.split(self.channels, 2), maps))
-        return (logits + self.conv_seg.bias[:, None]).view(b, -1, h, w)
+        return (logits + self.conv_seg.bias[:, None]).unflatten(2, (h, w))
 
     def forward(self, inputs: Tuple[Tensor, ...]) -> Tensor:
         """Map the backbone's features to logits, (B, classes, H, W)."""

@@ -141,6 +141,18 @@ def test_batch_of_one_in_training_says_what_to_do():
     make_head(norm_cfg=None)(x)
 
 
+@pytest.mark.parametrize('num_heads', [1, 2])
+def test_a_batch_of_no_images_goes_through_in_evaluation(num_heads):
+    head = make_head(num_heads=num_heads).eval()
+    x = torch.randn(0, 12, 6, 7, requires_grad=True)
+    logits = head([x])
+    assert logits.shape == (0, 5, 6, 7)
+    logits.sum().backward()
+    assert x.grad.shape == x.shape
+    with pytest.raises(ValueError, match='batch of 0'):
+        head.train()([x])
+
+
 def test_an_eps_for_feature_maps_stays_away_from_the_kernels():
     head = make_head(norm_cfg=dict(type='BN', eps=1e-3, momentum=0.03))
     assert head.reduction.bn.eps == 1e-3

@@ -230,7 +230,7 @@ def test_predict_kernels_names_what_does_not_fit(change, error, words):
 
 @pytest.mark.parametrize('change, error, words', [
     (dict(x=torch.zeros(4, 5, 5)), ValueError, ['x', '(B, C, H, W)']),
-    (dict(x=torch.zeros(0, 4, 5, 5)), ValueError, ['x', 'empty']),
+    (dict(x=torch.zeros(2, 4, 0, 5)), ValueError, ['x', 'empty']),
     (dict(kernels=torch.zeros(1, 4, 3, 3)), ValueError, ['kernels']),
     (dict(kernels=torch.zeros(2, 2, 4, 3, 3)), ValueError,
      ['kernels', '(2, 2, 4, 3, 3)']),

@@ -9,7 +9,7 @@ PACKAGE = ROOT / 'cac_mmseg'
 METHOD = {'functional', 'cac_module', 'cac_head', 'baselines'}
 # what each part of the package may import from
 FLOORS = {
-    'utils': {'utils'},
+    'utils': {'ops', 'utils'},
     'ops': {'ops'},
     'functional': {'ops', 'utils'},
     'cac_module': {'functional', 'ops', 'utils'},

@@ -8,7 +8,10 @@ other.
 Which implementation runs:
 
 - :mod:`.decomposed` while a graph is exported to ONNX, which knows no custom
-  operators, and with a torch before 2.4, which cannot register them;
+  operators; within ``torch.func`` transforms and forward-mode differentiation,
+  which need derivatives of each call; for second and higher derivatives, of
+  the backward operators; and with a torch before 2.4, which cannot register
+  operators;
 - :mod:`.triton_kernels` for :func:`reweight` on a GPU below float64, if the
   environment sets ``CAC_MMSEG_TRITON=1``. Not by default, as their speed on a
   GPU has not been measured yet;
@@ -17,12 +20,14 @@ Which implementation runs:
 import os
 from contextlib import nullcontext
 from types import ModuleType
-from typing import Any, ContextManager, List, Sequence, Tuple
+from typing import (Any, Callable, ContextManager, List, Optional, Sequence,
+                    Tuple)
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from . import decomposed, eager
+from . import decomposed, eager, flops
 
 __all__ = ['pool_queries', 'reweight']
 
@@ -62,12 +67,21 @@ def no_autocast(x: Tensor) -> ContextManager:
 
 def _must_decompose() -> bool:
     return (not hasattr(torch.library, 'custom_op')
-            or torch.onnx.is_in_onnx_export())
+            or torch.onnx.is_in_onnx_export() or _is_transformed())
+
+
+def _is_transformed() -> bool:
+    """Whether a transform of torch.func or a level of forward AD is active."""
+    if torch.compiler.is_compiling():
+        return False
+    return (forward_ad._current_level >= 0
+            or torch._C._functorch.peek_interpreter_stack() is not None)
 
 
 def _implementation(x: Tensor) -> ModuleType:
     wanted = os.environ.get('CAC_MMSEG_TRITON') == '1'
-    if not (wanted and x.is_cuda) or x.dtype == torch.float64:
+    if (not (wanted and x.is_cuda) or x.dtype == torch.float64
+            or not x.numel()):
         return eager
     try:
         from . import triton_kernels  # Triton is not there on every machine
@@ -145,6 +159,59 @@ def _register() -> None:
         (*reweight_backward(grad, *ctx.saved_tensors, ctx.dilations), None),
         setup_context=save_reweight)
 
+    def pool_queries_twice(ctx: Any, *grads: Tensor) -> Tuple[Tensor, ...]:
+        return _differentiate_backward(decomposed.pool_queries, 2,
+                                       ctx.saved_tensors, grads)
+
+    def reweight_twice(ctx: Any, *grads: Tensor) -> Tuple[Any, ...]:
+
+        def function(x: Tensor, kernels: Tensor) -> Tensor:
+            return decomposed.reweight(x, kernels, ctx.dilations)
+
+        return (*_differentiate_backward(function, 1, ctx.saved_tensors,
+                                         grads), None)
+
+    pool_queries_backward.register_autograd(
+        pool_queries_twice, setup_context=save_tensors)
+    reweight_backward.register_autograd(
+        reweight_twice, setup_context=save_reweight)
+
+
+def _differentiate_backward(
+        function: Callable, outputs: int, saved: Sequence[Tensor],
+        grads: Sequence[Optional[Tensor]]) -> Tuple[Optional[Tensor], ...]:
+    """Differentiate the gradients of ``function``, by its decomposed form.
+
+    Args:
+        function: Of the last of the saved tensors.
+        outputs: How many it returns. ``saved`` starts with their gradients.
+        saved: What the backward operator was called with.
+        grads: Of what it returned.
+
+    Returns:
+        The gradients of ``saved``, differentiable where autograd asks for it.
+    """
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad(), no_autocast(saved[0]):
+        # aliases: the derivative is the direct one, also where one of these
+        # tensors was computed from another
+        tensors = [
+            t.view_as(t) if create_graph and t.requires_grad else
+            t.detach().requires_grad_() for t in saved
+        ]
+        given, inputs = tensors[:outputs], tensors[outputs:]
+        first = torch.autograd.grad(
+            function(*inputs), inputs, given, create_graph=True)
+        return torch.autograd.grad(
+            first,
+            tensors, [
+                torch.zeros_like(t) if grad is None else grad
+                for t, grad in zip(first, grads)
+            ],
+            create_graph=create_graph,
+            materialize_grads=True)
+
 
 if hasattr(torch.library, 'custom_op'):  # torch >= 2.4
     _register()
+    flops.register()

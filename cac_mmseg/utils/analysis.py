@@ -1,11 +1,12 @@
 """What a module costs: multiply-adds, and activations saved for backward."""
-import math
 from typing import Any, Dict, List
 
 import torch
 import torch.nn as nn
 from mmengine.analysis import FlopAnalyzer
 from torch import Tensor
+
+from ..ops import flops
 
 
 def saved_bytes(module: nn.Module, *inputs: Tensor) -> int:
@@ -43,13 +44,10 @@ def multiply_adds(module: nn.Module, *inputs: Tensor) -> int:
 
 
 def _of_pool_queries(inputs: List[Any], outputs: List[Any]) -> int:
-    """The queries, and their products with X."""
     x, weight = (value.type().sizes() for value in inputs[:2])
-    return 2 * math.prod(x) * weight[0]
+    return flops.pool_queries(x, weight)
 
 
 def _of_reweight(inputs: List[Any], outputs: List[Any]) -> int:
-    """A depth-wise convolution for each dilation."""
     x, kernels = (value.type().sizes() for value in inputs[:2])
-    branches = len([*inputs[2].node().inputs()])
-    return math.prod(x) * branches * kernels[3] * kernels[4]
+    return flops.reweight(x, kernels, len([*inputs[2].node().inputs()]))

@@ -68,7 +68,10 @@ def check_dilations(dilations: Any) -> Tuple[int, ...]:
 
 
 def check_feature_map(x: Any, channels: Optional[int] = None) -> None:
-    """Check that ``x`` is a (B, C, H, W) floating point tensor, none empty."""
+    """Check that ``x`` is a (B, C, H, W) floating point tensor.
+
+    B may be 0, as detectors and empty last batches have it.
+    """
     if not isinstance(x, Tensor):
         raise TypeError('x must be a (B, C, H, W) tensor, '
                         f'got {type(x).__name__}')
@@ -78,7 +81,7 @@ def check_feature_map(x: Any, channels: Optional[int] = None) -> None:
     if x.dim() != 4:
         raise ValueError('x must be a feature map (B, C, H, W), got '
                          f'{x.dim()} dimensions: {tuple(x.shape)}')
-    if any(size == 0 for size in x.shape):
+    if any(size == 0 for size in x.shape[1:]):
         raise ValueError('x must have no empty side, got (B, C, H, W) = '
                          f'{tuple(x.shape)}')
     if channels is not None and x.shape[1] != channels:
@@ -114,8 +117,9 @@ def check_batch_norm(norm: Optional[nn.Module], x: Tensor, what: str,
         return
     if isinstance(norm, nn.SyncBatchNorm) and dist.is_initialized():
         return  # it counts the values of all ranks, and checks that itself
+    values = x.numel() // x.shape[1]
     raise ValueError(
-        f'{type(norm).__name__} cannot normalise {what} in training with one '
-        'image per batch: it has a single value per channel. Use '
+        f'{type(norm).__name__} cannot normalise {what} in training: a batch '
+        f'of {len(x)} has {values} value(s) per channel, and it needs 2. Use '
         'train_dataloader.batch_size >= 2, SyncBN on several GPUs, '
         f"norm_cfg=dict(type='GN', num_groups=32), or {way_out}")
