@@ -17,11 +17,7 @@ else:
     from .cac_module import CaCModule
     from .datasets import CamVidDataset, CheckLabels, ContextShapesDataset
     from .hooks import PredictionPictureHook, PreflightHook, WeightingMapsHook
-    from .utils.checkpoint import CAN_CHECK, allow_log
     from .utils.config import config_path
-
-    if CAN_CHECK:
-        allow_log()
 
 __version__ = '0.1.0'
 __all__ = [

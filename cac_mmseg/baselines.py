@@ -1,13 +1,12 @@
-"""The re-weightings that the paper argues against, for its ablations, and one
-with kernels that no context changes, as a control.
+"""The re-weightings that the paper argues against, for its ablations, and a
+control whose kernels no context changes.
 
 Each takes :class:`CaCModule`'s place in a :class:`CaCHead`:
-``reweighting='GAPKernelModule'``. The head passes it those of CaCModule's
-arguments that its signature has. Source: what CaC-Net, ECCV
-2020, compares itself with; widths, normalisation and scale are ours.
+``reweighting='GAPKernelModule'``. Source: what CaC-Net, ECCV 2020, compares
+itself with; widths, normalisation and scale are ours.
 """
 import math
-from typing import Tuple
+from typing import Optional, Tuple
 
 import torch
 import torch.nn as nn
@@ -18,15 +17,14 @@ from mmseg.registry import MODELS
 from mmseg.utils import OptMultiConfig
 from torch import Tensor
 
-from .cac_module import KernelModule
-from .functional import reweight
+from .cac_module import CaCModule
 from .utils.checks import check_feature_map, check_int
 
 # 1 GiB in float32, and four times that in training with Adam
 MAX_PARAMETERS = 2**28
 
 
-class _PooledKernelModule(KernelModule):
+class _PooledKernelModule(CaCModule):
     """Kernels of ``shape`` from the globally pooled feature by an FC layer."""
 
     def _build_predictor(self) -> None:
@@ -69,13 +67,9 @@ class GAPKernelModule(_PooledKernelModule):
     def shape(self) -> Tuple[int, ...]:
         return (self.sets, self.in_channels, *[self.kernel_size] * 2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map X (B, C, H, W) to Y of the same shape."""
-        return reweight(x, self.predict_kernels(x), self.dilations)
-
 
 @MODELS.register_module()
-class FixedKernelModule(KernelModule):
+class FixedKernelModule(CaCModule):
     r"""Depth-wise kernels that are learned, and the same for every image.
 
     .. math:: D = BN(P), \quad Y = X \odot \sum_i \sigma(X *_{r_i} D_i)
@@ -100,10 +94,6 @@ class FixedKernelModule(KernelModule):
         check_feature_map(x, self.in_channels)
         return self.normalise(self.kernels.expand(len(x), -1, -1, -1, -1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map X (B, C, H, W) to Y of the same shape."""
-        return reweight(x, self.predict_kernels(x), self.dilations)
-
 
 @MODELS.register_module()
 class FCKernelModule(_PooledKernelModule):
@@ -126,9 +116,11 @@ class FCKernelModule(_PooledKernelModule):
     def shape(self) -> Tuple[int, ...]:
         return (self.sets, *[self.in_channels] * 2, *[self.kernel_size] * 2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, kernels: Optional[Tensor] = None) -> Tensor:
         """Map X (B, C, H, W) to Y of the same shape."""
-        kernels = self.predict_kernels(x) * self.in_channels**-0.5
+        if kernels is None:
+            kernels = self.predict_kernels(x)
+        kernels = kernels * self.in_channels**-0.5
         b, c, h, w = x.shape
         s = self.kernel_size
         # images are moved beside their channels: one group per image

@@ -20,8 +20,8 @@ class CaCHead(Versioned, BaseDecodeHead):
     """Learning to Predict Context-adaptive Convolution for Semantic
     Segmentation.
 
-    The backbone's feature map is reduced to X by a convolution. ``num_heads``
-    :class:`CaCModule` re-weight X side by side. Their outputs and a globally
+    A convolution reduces the backbone's feature map to X, which ``num_heads``
+    :class:`CaCModule` re-weight side by side. Their outputs and a globally
     pooled branch of the backbone's feature map are concatenated, and a 1x1
     convolution classifies each position.
 
@@ -31,21 +31,16 @@ class CaCHead(Versioned, BaseDecodeHead):
     by default; dropout before the classifier.
 
     Args:
-        kernel_size: Size s of the predicted kernels, odd.
-        dilations: The dilations the kernels are used with.
-        share_kernels: Predict one kernel set for all dilations in place of
-            one each.
+        kernel_size, dilations, share_kernels: Of :class:`CaCModule`.
         num_heads: CaC modules in parallel.
         global_pool: Whether to add the globally pooled branch.
         reweighting: The module that re-weights X: a name in mmseg's registry,
-            or a config, ``dict(type='Name', knob=3)``. Called with
+            or a config, ``dict(type='Name', knob=3)``. It is called with
             ``in_channels`` and those of kernel_size, dilations, share_kernels
-            and norm_cfg that its signature has. See
-            :mod:`cac_mmseg.baselines`.
+            and norm_cfg that its signature has (:mod:`cac_mmseg.baselines`).
         **kwargs: Of :class:`mmseg.models.decode_heads.BaseDecodeHead`, among
-            them in_channels, channels (of X), num_classes, norm_cfg.
-            ``norm_cfg`` also normalises the kernels, with
-            :class:`CaCModule`'s eps; where it is None, BN does.
+            them in_channels, channels (of X), num_classes, norm_cfg. norm_cfg
+            (BN if None) also normalises the kernels, with CaCModule's eps.
 
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
@@ -72,7 +67,6 @@ class CaCHead(Versioned, BaseDecodeHead):
             raise ValueError(
                 "input_transform must be None or 'resize_concat', got "
                 "'multiple_select': CaCHead reads one feature map")
-
         conv = dict(
             conv_cfg=self.conv_cfg,
             norm_cfg=self.norm_cfg,
@@ -100,9 +94,12 @@ class CaCHead(Versioned, BaseDecodeHead):
             self.out_channels,
             kernel_size=1)
 
+    def forward(self, inputs: Tuple[Tensor, ...]) -> Tensor:
+        """Map the backbone's features to logits, (B, classes, H, W)."""
+        return self._classify(self._forward_branches(inputs))
+
     def _forward_branches(self, inputs: Sequence[Tensor]) -> List[Tensor]:
-        """Return a map (B, channels, H, W) for each module, then the pooled
-        branch, (B, channels, 1, 1)."""
+        """Return a (B, C, H, W) per module, then the pooled (B, C, 1, 1)."""
         features = self._transform_inputs(inputs)
         check_feature_map(features, self.in_channels)
         # Autograd runs in reverse: called first, this branch adds its gradient
@@ -112,10 +109,8 @@ class CaCHead(Versioned, BaseDecodeHead):
         modules = self.cac_modules
         if _predicts_like_cac(modules[0]):
             kernels = predict_jointly(modules, x)
-            maps = [module(x, part) for module, part in zip(modules, kernels)]
-        else:
-            maps = [module(x) for module in modules]
-        return maps + pooled
+            return [m(x, k) for m, k in zip(modules, kernels)] + pooled
+        return [module(x) for module in modules] + pooled
 
     def _pool(self, features: Tensor) -> Tensor:
         """Return the globally pooled branch, (B, channels, 1, 1)."""
@@ -130,9 +125,8 @@ class CaCHead(Versioned, BaseDecodeHead):
     def _classify(self, maps: Sequence[Tensor]) -> Tensor:
         """Return ``cls_seg`` of the concatenated maps, which is never made.
 
-        A 1x1 convolution of concatenated maps is the sum of one of each, and
-        of the pooled branch, the same at all positions, one is enough. Dropout
-        of a channel is dropout of its column of the weights.
+        It is the sum of a 1x1 convolution of each map, at one position for the
+        pooled branch. Dropout of a channel is dropout of a column of weights.
         """
         b, _, h, w = maps[0].shape
         weight = self.conv_seg.weight.flatten(1)  # [k, c of all maps]
@@ -141,17 +135,13 @@ class CaCHead(Versioned, BaseDecodeHead):
             keep = self.dropout(keep)
         weight = weight * keep.flatten(1).unsqueeze(1)  # [b, k, c of all maps]
         logits = sum(
-            part @ one.flatten(2)
-            for part, one in zip(weight.split(self.channels, 2), maps))
+            part @ x.flatten(2)
+            for part, x in zip(weight.split(self.channels, 2), maps))
         return (logits + self.conv_seg.bias[:, None]).unflatten(2, (h, w))
-
-    def forward(self, inputs: Tuple[Tensor, ...]) -> Tensor:
-        """Map the backbone's features to logits, (B, classes, H, W)."""
-        return self._classify(self._forward_branches(inputs))
 
 
 def _predicts_like_cac(module: nn.Module) -> bool:
     """Whether its kernels can be predicted together with others'."""
-    return isinstance(module, CaCModule) and all(
-        getattr(type(module), name) is getattr(CaCModule, name)
+    return all(
+        getattr(type(module), name, None) is getattr(CaCModule, name)
         for name in ('forward', 'predict_kernels'))

@@ -2,7 +2,6 @@
 from typing import List, Optional, Sequence, Tuple
 
 import torch
-import torch.nn as nn
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
@@ -12,19 +11,43 @@ from torch import Tensor
 from .functional import predict_kernels, reweight
 from .utils.checks import (check_batch_norm, check_bool, check_dilations,
                            check_feature_map, check_int, check_kernel_size)
+from .utils.projection import Projection
 from .utils.state_dict import Versioned
 
-# An eps of 1e-5 beside the variance of the paper's sums over N positions is
-# one of 1e-5 / N^2 beside that of means: 1e-12 at N = 45 * 60. The usual 1e-5
-# would shrink the kernels, whose variance is about 1e-3 at first and falls
-# with the weights' decay.
+# The mean over N positions has 1 / N^2 of the variance of the paper's sum, so
+# the usual eps of 1e-5 would shrink the kernels, whose variance starts near
+# 1e-3 and falls with weight decay. 1e-12 is 1e-5 / N^2 at N = 45 * 60.
 KERNEL_NORM_EPS = 1e-12
 
 
-class KernelModule(Versioned, BaseModule):
-    """What modules that predict kernels share: arguments and normalisation.
+@MODELS.register_module()
+class CaCModule(Versioned, BaseModule):
+    """Re-weight a feature map with kernels predicted from its own context.
 
-    Arguments and errors as of :class:`CaCModule`. ``sets`` is G.
+    One depth-wise s x s kernel per image, channel and set is predicted from
+    queries and keys (:func:`cac_mmseg.functional.predict_kernels`), batch
+    normalised, and turned into a spatially varying weight per channel
+    (:func:`cac_mmseg.functional.reweight`), which scales the feature map.
+
+    Source: CaC-Net, ECCV 2020, text and framework figure. Ours: the mean over
+    positions, and the eps of the normalisation.
+
+    Args:
+        in_channels: C, of the input and of the output.
+        kernel_size: s, odd.
+        dilations: One branch, a sigmoid of a depth-wise convolution, each.
+        share_kernels: Predict one kernel set for all dilations, not one each.
+        norm_cfg: Normalises the kernels over (B, s, s), set by set. Its eps
+            defaults to 1e-12 here.
+        init_cfg: mmengine's; PyTorch's own initialisation otherwise.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+
+    Example:
+        >>> module = CaCModule(64, kernel_size=3, dilations=(1, 3, 5))
+        >>> tuple(module(torch.rand(2, 64, 16, 32)).shape)
+        (2, 64, 16, 32)
     """
 
     def __init__(self,
@@ -45,95 +68,13 @@ class KernelModule(Versioned, BaseModule):
             raise TypeError("norm_cfg must be a dict such as dict(type='BN'): "
                             'predicted kernels are always normalised, '
                             f'got {norm_cfg!r}')
-        # every set has channels, and so statistics, of its own
+        # each channel of each set has its own statistics
         self.kernel_norm = build_norm_layer(
-            {
-                'eps': KERNEL_NORM_EPS,
-                **norm_cfg
-            }, self.sets * in_channels)[1]
+            {'eps': KERNEL_NORM_EPS, **norm_cfg}, self.sets * in_channels)[1]
         self._build_predictor()
 
     def _build_predictor(self) -> None:
-        """Make the parameters that kernels are predicted with."""
-        raise NotImplementedError
-
-    def normalise(self, kernels: Tensor) -> Tensor:
-        """Normalise kernels (B, G, C, ..., s, s) by set and channel."""
-        stacked = kernels.flatten(1, 2).flatten(2, -2)  # [b, g * c, ..., s]
-        check_batch_norm(self.kernel_norm, stacked, 'the predicted kernels',
-                         'kernel_size >= 3')
-        return self.kernel_norm(stacked).view_as(kernels)
-
-    def extra_repr(self) -> str:
-        return (f'in_channels={self.in_channels}, '
-                f'kernel_size={self.kernel_size}, '
-                f'dilations={self.dilations}, '
-                f'share_kernels={self.share_kernels}')
-
-
-class Projection(nn.Module):
-    """Weight and bias of a 1x1 convolution that never runs as such.
-
-    Calling it returns them, (out, in, 1, 1) and (out,), so that hooks and all
-    that relies on hooks (pruning, spectral norm) take effect: the product with
-    X is folded into :func:`cac_mmseg.functional.predict_kernels`. Not a
-    ``Conv2d``, which tools would replace by a layer that is never run.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(
-            torch.empty(out_channels, in_channels, 1, 1))
-        self.bias = nn.Parameter(torch.empty(out_channels))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Initialise as ``nn.Conv2d`` does."""
-        bound = self.weight.shape[1]**-0.5
-        nn.init.uniform_(self.weight, -bound, bound)
-        nn.init.uniform_(self.bias, -bound, bound)
-
-    def forward(self) -> Tuple[Tensor, Tensor]:
-        """Return weight and bias."""
-        return self.weight, self.bias
-
-    def extra_repr(self) -> str:
-        return f'{self.weight.shape[1]}, {self.weight.shape[0]}'
-
-
-@MODELS.register_module()
-class CaCModule(KernelModule):
-    """Re-weight a feature map with kernels predicted from its own context.
-
-    One depth-wise s x s kernel per image, channel and set is predicted from
-    queries and keys (:func:`cac_mmseg.functional.predict_kernels`), batch
-    normalised, and turned into a spatially varying weight per channel
-    (:func:`cac_mmseg.functional.reweight`), which scales the feature map.
-
-    Source: CaC-Net, ECCV 2020, text and framework figure. Ours: the mean over
-    positions, and the eps of the normalisation.
-
-    Args:
-        in_channels: C, of the input and of the output.
-        kernel_size: s, odd.
-        dilations: One branch, a sigmoid of a depth-wise convolution, each.
-        share_kernels: Predict one kernel set for all dilations in place of
-            one each.
-        norm_cfg: Normalises the kernels over (B, s, s), set by set. Its eps
-            defaults to 1e-12 here.
-        init_cfg: mmengine's; PyTorch's own initialisation otherwise.
-
-    Raises:
-        TypeError, ValueError: naming the argument that does not fit.
-
-    Example:
-        >>> import torch
-        >>> module = CaCModule(64, kernel_size=3, dilations=(1, 3, 5))
-        >>> tuple(module(torch.rand(2, 64, 16, 32)).shape)
-        (2, 64, 16, 32)
-    """
-
-    def _build_predictor(self) -> None:
+        """Create the parameters that kernels are predicted with."""
         c = self.in_channels
         self.query = Projection(c, self.sets * self.kernel_size**2)
         self.key = Projection(c, self.sets * c)
@@ -141,8 +82,8 @@ class CaCModule(KernelModule):
     def forward(self, x: Tensor, kernels: Optional[Tensor] = None) -> Tensor:
         """Map X (B, C, H, W) to Y = X * W of the same shape.
 
-        ``kernels``, if given, are those that X predicts: a head that predicts
-        for several modules at once passes them on.
+        ``kernels`` are predicted from X unless a head, which predicts those of
+        several modules at once, passes them.
         """
         if kernels is None:
             kernels = self.predict_kernels(x)
@@ -152,12 +93,23 @@ class CaCModule(KernelModule):
         """Predict the normalised kernels, (B, G, C, s, s), for X."""
         return predict_jointly([self], x)[0]
 
+    def normalise(self, kernels: Tensor) -> Tensor:
+        """Normalise kernels (B, G, C, ..., s, s) by set and channel."""
+        stacked = kernels.flatten(1, 2).flatten(2, -2)  # [b, g * c, ..., s]
+        check_batch_norm(self.kernel_norm, stacked, 'the predicted kernels',
+                         'kernel_size >= 3')
+        return self.kernel_norm(stacked).view_as(kernels)
+
+    def extra_repr(self) -> str:
+        return ', '.join(
+            f'{name}={getattr(self, name)}' for name in
+            ('in_channels', 'kernel_size', 'dilations', 'share_kernels'))
+
 
 def predict_jointly(modules: Sequence[CaCModule], x: Tensor) -> List[Tensor]:
     """Return ``module.predict_kernels(x)`` of each module, in one pass over X.
 
-    M modules of G sets each are M * G sets. Their in_channels and kernel_size
-    have to agree.
+    M modules of G sets are M * G sets. They share in_channels and kernel_size.
     """
     c = modules[0].in_channels
     check_feature_map(x, c)
@@ -173,6 +125,6 @@ def predict_jointly(modules: Sequence[CaCModule], x: Tensor) -> List[Tensor]:
 def _stack(projections: Sequence[Projection]) -> Tuple[Tensor, Tensor]:
     """Return all weights, (rows, C), and all biases, (rows,)."""
     weights, biases = zip(*(projection() for projection in projections))
-    if len(projections) == 1:  # which cat would copy
+    if len(projections) == 1:  # cat would copy them
         return weights[0].flatten(1), biases[0]
     return torch.cat(weights).flatten(1), torch.cat(biases)

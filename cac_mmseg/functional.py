@@ -5,16 +5,17 @@ Semantic Segmentation", ECCV 2020 (arXiv 2004.08222). No code was consulted.
 
 Notation, as in the paper: ``B`` images, ``C`` channels, ``N = H * W``
 positions, ``G`` kernel sets, ``s`` the kernel size. A feature map X is
-(B, C, H, W); X' is the same with the positions flattened.
+(B, C, H, W); X' is the same with the positions flattened. Arguments that do
+not fit raise a ``TypeError`` or ``ValueError`` that names them.
 """
-from typing import Sequence, Tuple
+from typing import Sequence
 
 import torch
 from torch import Tensor
 
 from . import ops
 from .ops import decomposed
-from .utils.checks import (check_dilations, check_feature_map,
+from .utils.checks import (check_branches, check_feature_map,
                            check_kernel_size, check_operand)
 
 __all__ = ['predict_kernels', 'reweight', 'weighting_maps']
@@ -34,9 +35,9 @@ def predict_kernels(x: Tensor, query_weight: Tensor, query_bias: Tensor,
     which follows, removes the factor in training, and in evaluation it makes
     the kernels independent of the image's size.
 
-    The keys are 1x1 convolutions, hence linear in X, so the same product is
-    :math:`D_g = (Q_g X'^T / N) W_{k,g}^T + (\bar Q_g) b_{k,g}^T`: the key map
-    is never made, and C * C is multiplied with s * s rows instead of N.
+    The keys are linear in X, so :math:`D_g = (Q_g X'^T / N) W_{k,g}^T +
+    \bar Q_g b_{k,g}^T`: the key map is never made, and C * C is multiplied
+    with s * s rows instead of N.
 
     Args:
         x: Feature map X, (B, C, H, W).
@@ -50,15 +51,10 @@ def predict_kernels(x: Tensor, query_weight: Tensor, query_bias: Tensor,
         Kernels before normalisation, (B, G, C, s, s), in the dtype of
         ``key_weight``. Sums run in float32 at least, also under autocast.
 
-    Raises:
-        TypeError, ValueError: naming the argument that does not fit.
-
     Example:
-        >>> import torch
-        >>> x = torch.rand(2, 8, 16, 32)
         >>> kernels = predict_kernels(
-        ...     x, torch.rand(27, 8), torch.rand(27), torch.rand(3, 8, 8),
-        ...     torch.rand(3, 8), kernel_size=3)
+        ...     torch.rand(2, 8, 16, 32), torch.rand(27, 8), torch.rand(27),
+        ...     torch.rand(3, 8, 8), torch.rand(3, 8), kernel_size=3)
         >>> tuple(kernels.shape)
         (2, 3, 8, 3, 3)
     """
@@ -105,58 +101,23 @@ def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
         Y, (B, C, H, W), in the dtype of ``x``. Products and sums run in
         float32 at least, also under autocast.
 
-    Raises:
-        TypeError, ValueError: naming the argument that does not fit.
-
     Example:
-        >>> import torch
         >>> x, kernels = torch.rand(2, 8, 16, 32), torch.zeros(2, 3, 8, 3, 3)
         >>> bool((reweight(x, kernels, (1, 3, 5)) == 1.5 * x).all())
         True
     """
-    return ops.reweight(x, kernels, _check_branches(x, kernels, dilations))
+    return ops.reweight(x, kernels, check_branches(x, kernels, dilations))
 
 
 def weighting_maps(x: Tensor, kernels: Tensor,
                    dilations: Sequence[int]) -> Tensor:
-    r"""Return the weights that :func:`reweight` uses, for visualisation.
+    r"""Return the weights :math:`W_i = \sigma(X *_{r_i} D_i)` of each branch.
 
-    .. math:: W_i = \sigma(X *_{r_i} D_i), \quad Y = X \odot \sum_i W_i
-
-    Args:
-        x, kernels, dilations: As for :func:`reweight`.
+    For visualisation: :func:`reweight` of the same arguments is X times their
+    sum over branches.
 
     Returns:
         (B, ``len(dilations)``, C, H, W), between 0 and 1, in float32 at least.
-
-    Raises:
-        TypeError, ValueError: naming the argument that does not fit.
-
-    Example:
-        >>> import torch
-        >>> x, kernels = torch.rand(2, 8, 16, 32), torch.zeros(2, 1, 8, 3, 3)
-        >>> tuple(weighting_maps(x, kernels, (1, 3, 5)).shape)
-        (2, 3, 8, 16, 32)
     """
-    dilations = _check_branches(x, kernels, dilations)
+    dilations = check_branches(x, kernels, dilations)
     return torch.stack(decomposed.weighting_maps(x, kernels, dilations), 1)
-
-
-def _check_branches(x: Tensor, kernels: Tensor,
-                    dilations: Sequence[int]) -> Tuple[int, ...]:
-    """Check the arguments of :func:`reweight` and return its dilations."""
-    check_feature_map(x)
-    dilations = check_dilations(dilations)
-    b, c, h, w = x.shape
-    check_operand('kernels', kernels, '(B, G, C, s, s)',
-                  (b, None, c, None, None), x)
-    sets, s = kernels.shape[1], kernels.shape[4]
-    if kernels.shape[3] != s or s % 2 == 0:
-        raise ValueError('kernels must be square and of an odd size, '
-                         f'(B, G, C, s, s), got {tuple(kernels.shape)}')
-    if sets not in (1, len(dilations)):
-        raise ValueError(
-            f'kernels holds {sets} sets, but dilations {dilations} needs '
-            f'{len(dilations)} (one each) or 1 (shared by all)')
-
-    return dilations

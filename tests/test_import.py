@@ -77,3 +77,23 @@ def test_both_stacks_at_once_are_refused(tmp_path):
     message = import_error(sys.executable, tmp_path)
     assert 'mmseg is installed twice' in message
     assert 'mmsegmentation 1.2.2' in message and 'pip uninstall -y' in message
+
+
+def test_an_import_keeps_to_itself():
+    """No plotting, no entry in PyTorch's list of safe classes, no output."""
+    code = """
+import sys
+import torch
+import cac_mmseg
+assert not [name for name in sys.modules if name.startswith('matplotlib')]
+if hasattr(torch.serialization, 'get_safe_globals'):
+    names = [str(entry) for entry in torch.serialization.get_safe_globals()]
+    assert not [name for name in names if 'getattr' in name], names
+"""
+    run = subprocess.run([sys.executable, '-W', 'default', '-c', code],
+                         capture_output=True,
+                         text=True,
+                         timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert not run.stdout
+    assert 'Fail to import' not in run.stderr

@@ -32,42 +32,6 @@ def test_a_head_saved_by_the_first_release_gives_the_same_logits():
     torch.testing.assert_close(head([saved['x']]), saved['y'])
 
 
-class LaterModule(CaCModule):
-    """Another layout: keys are called values."""
-    _version = 3
-
-    def _to_2(state_dict, prefix):
-        for name in ('weight', 'bias'):
-            state_dict[f'{prefix}between.{name}'] = state_dict.pop(
-                f'{prefix}key.{name}')
-
-    def _to_3(state_dict, prefix):
-        for name in ('weight', 'bias'):
-            state_dict[f'{prefix}value.{name}'] = state_dict.pop(
-                f'{prefix}between.{name}')
-
-    migrations = {1: _to_2, 2: _to_3}
-
-    def _build_predictor(self):
-        super()._build_predictor()
-        self.value = self.key
-        del self.key
-
-
-@pytest.mark.parametrize('load', [
-    lambda model, state: model.load_state_dict(state),
-    lambda model, state: load_state_dict(model, state, strict=True),
-])
-def test_earlier_layouts_are_migrated_step_by_step(load):
-    old = torch.nn.Sequential(CaCModule(4))
-    new = torch.nn.Sequential(LaterModule(4))
-    load(new, old.state_dict())
-    assert torch.equal(new[0].value.weight, old[0].key.weight)
-    again = torch.nn.Sequential(LaterModule(4))
-    load(again, new.state_dict())  # its own layout is left alone
-    assert torch.equal(again[0].value.weight, old[0].key.weight)
-
-
 @pytest.mark.parametrize(
     'make', [
         make_head, lambda: CaCModule(4), lambda: GAPKernelModule(4),

@@ -213,7 +213,8 @@ def test_label_maps_are_named_as_in_the_data_set(files, suffixes, image,
 def test_the_hook_counts_images_though_the_last_batch_is_smaller(
         files, monkeypatch):
     names = []
-    monkeypatch.setattr(pictures, 'page', lambda *args: None)
+    monkeypatch.setattr('cac_mmseg.visualization.page.page',
+                        lambda *args: None)
     monkeypatch.setattr(pictures, 'is_main_process', lambda: True)
     runner = SimpleNamespace(
         model=None,

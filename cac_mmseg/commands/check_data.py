@@ -22,7 +22,8 @@ from prettytable import PrettyTable, TableStyle
 from ..utils.checks import check_int
 from ..utils.config import build_datasets, dataset_configs, load_config
 from ..utils.files import make_folder, new_file
-from ..visualization.draw import draw_rows, paint, read_image, save_picture
+from ..visualization.draw import draw_rows, paint, save_picture
+from ..visualization.reader import read_image
 
 SPLITS = ('train', 'val', 'test')
 LISTED = 20  # problems on the screen; a file gets all of them

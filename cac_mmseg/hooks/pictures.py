@@ -12,8 +12,7 @@ from mmseg.structures import SegDataSample
 
 from ..utils.checks import check_int
 from ..visualization.context import context_modules
-from ..visualization.draw import draw_rows, read_image, save_picture
-from ..visualization.page import page
+from ..visualization.reader import read_image
 
 TITLES = ('image', 'ground truth', 'prediction')
 Row = Tuple[np.ndarray, Optional[np.ndarray], np.ndarray]
@@ -71,6 +70,8 @@ class PredictionPictureHook(Hook):
               mode: str) -> None:
         if not self.rows:
             return
+        # here, so that a training that draws nothing loads no matplotlib
+        from ..visualization.draw import draw_rows, save_picture
         picture = draw_rows(self.rows, TITLES, runner.visualizer.dataset_meta)
         self.rows = []
         path = osp.join(runner.work_dir, f'{mode}_prediction.png')
@@ -119,6 +120,7 @@ class WeightingMapsHook(Hook):
             outputs: Optional[Sequence[SegDataSample]] = None) -> None:
         if not is_main_process():
             return
+        from ..visualization.page import page  # loads matplotlib
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
         for i, output in enumerate(outputs):

@@ -1,4 +1,5 @@
 """Errors in one readable line for what fails deep inside, late or silently."""
+from contextlib import ExitStack
 from typing import List, Optional
 
 import torch.nn as nn
@@ -9,7 +10,7 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from mmseg.registry import HOOKS
 
-from ..utils.checkpoint import CAN_CHECK, load_weights
+from ..utils.checkpoint import CAN_CHECK, allow_log, load_weights
 from .resume import settle_last_checkpoint
 
 
@@ -33,10 +34,13 @@ class PreflightHook(Hook):
 
     def __init__(self) -> None:
         self.misfits: List[str] = []
+        # while mmengine loads: it reads its own log safely
+        self.loading = ExitStack()
 
     def before_run(self, runner: Runner) -> None:
         if CAN_CHECK:
             _check_start(runner)
+            self.loading.enter_context(allow_log())
         # built for training only, and before weights are initialised
         if not isinstance(runner.optim_wrapper,
                           (OptimWrapper, OptimWrapperDict)):
@@ -66,12 +70,14 @@ class PreflightHook(Hook):
                         f'config asks for {shape[0]}')
 
     def before_train(self, runner: Runner) -> None:
+        self.loading.close()
         self.misfits = []  # to train on is a way to make it fit
 
     def before_val(self, runner: Runner) -> None:
         self.before_test(runner)
 
     def before_test(self, runner: Runner) -> None:
+        self.loading.close()
         if self.misfits:
             raise ValueError(
                 f'checkpoint {runner.cfg.get("load_from")!r} does not fit the '

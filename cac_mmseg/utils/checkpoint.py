@@ -1,7 +1,7 @@
 """Read checkpoints without running anything that they say to run."""
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Callable, Dict, List, Optional, Union
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Union
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
@@ -18,22 +18,28 @@ CAN_CHECK = hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint')
 
 
 def _history_attribute(owner: Any, name: str) -> Callable:
-    """Stand for ``getattr``: mmengine's log names methods of its own class.
+    """Restricted replacement for ``getattr``.
 
-    With any other owner a file could reach everything that Python can do.
+    mmengine's log names methods of ``HistoryBuffer``. With any other owner a
+    file could reach everything that Python can do.
     """
     if owner is not HistoryBuffer or name.startswith('_'):
         raise UnpicklingError(f'it asks for the attribute {name!r}')
     return getattr(owner, name)
 
 
-def allow_log() -> None:
-    """Let ``torch.load(weights_only=True)`` read checkpoints of mmengine's.
+def allow_log() -> ContextManager:
+    """Within it, ``torch.load(weights_only=True)`` reads mmengine's log.
 
-    Beside the weights they hold its log, of numpy arrays. Without this, such a
-    load fails, upon which OneDL's mmengine loads whatever the file contains,
-    and the original one gives up.
+    Training checkpoints hold that log, of numpy arrays, beside the weights.
+    Without it such a load fails, upon which OneDL's mmengine loads whatever
+    the file contains, and the original one gives up. PyTorch's list of safe
+    globals belongs to the process: it is left as it was found.
+
+    Raises:
+        ImportError: If torch is older than 2.6.
     """
+    _require_check()
     reconstruct = np.zeros(1).__reduce__()[0]
     scalar = np.float64().__reduce__()[0]
     functions = [
@@ -45,10 +51,17 @@ def allow_log() -> None:
     classes = {HistoryBuffer, np.ndarray, np.dtype}
     classes |= {type(np.dtype(code)) for code in '?bBhHiIlLqQefd'}
     # by name: OneDL's mmengine takes back those that it adds without
-    torch.serialization.add_safe_globals([
+    return torch.serialization.safe_globals([
         *functions, (_history_attribute, 'builtins.getattr'),
-        *((one, f'{one.__module__}.{one.__qualname__}') for one in classes)
+        *((c, f'{c.__module__}.{c.__qualname__}') for c in classes)
     ])
+
+
+def _require_check() -> None:
+    if not CAN_CHECK:
+        raise ImportError('reading a checkpoint without running what it '
+                          'contains needs torch 2.6 or newer, and this is '
+                          f'{torch.__version__}')
 
 
 def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
@@ -68,17 +81,16 @@ def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
             checkpoint of mmengine's asks for.
     """
     path = Path(path)
-    if not CAN_CHECK:
-        raise ImportError('to read a checkpoint without running what it '
-                          'contains takes torch 2.6 or newer, and this is '
-                          f'{torch.__version__}')
+    _require_check()
     if not path.is_file():
         raise FileNotFoundError(f'{path} is not a file: give a checkpoint '
                                 'such as work_dirs/NAME/iter_400.pth')
     try:
-        unknown = _unknown(path)
-        if not unknown:
-            content = torch.load(path, map_location='cpu', weights_only=True)
+        with allow_log():
+            unknown = _unknown(path)
+            if not unknown:
+                content = torch.load(
+                    path, map_location='cpu', weights_only=True)
     except Exception as error:  # of zipfile, pickle, struct, torch, the disk
         reason = (str(error).strip().splitlines() or [''])[0]
         raise ValueError(f'{path} cannot be read as a checkpoint: '

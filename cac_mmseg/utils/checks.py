@@ -109,6 +109,25 @@ def check_operand(name: str, tensor: Any, symbols: str,
                          f'{x.device}: move both to one device')
 
 
+def check_branches(x: Any, kernels: Any,
+                   dilations: Any) -> Tuple[int, ...]:
+    """Return ``dilations`` as a tuple if each has kernels that fit x."""
+    check_feature_map(x)
+    dilations = check_dilations(dilations)
+    b, c = x.shape[:2]
+    check_operand('kernels', kernels, '(B, G, C, s, s)',
+                  (b, None, c, None, None), x)
+    sets, s = kernels.shape[1], kernels.shape[4]
+    if kernels.shape[3] != s or s % 2 == 0:
+        raise ValueError('kernels must be square and of an odd size, '
+                         f'(B, G, C, s, s), got {tuple(kernels.shape)}')
+    if sets not in (1, len(dilations)):
+        raise ValueError(
+            f'kernels holds {sets} sets, but dilations {dilations} needs '
+            f'{len(dilations)} (one each) or 1 (shared by all)')
+    return dilations
+
+
 def check_batch_norm(norm: Optional[nn.Module], x: Tensor, what: str,
                      way_out: str) -> None:
     """Refuse to estimate statistics from a single value per channel."""

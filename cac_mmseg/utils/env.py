@@ -7,11 +7,14 @@ here imports either at module level: ``doctor`` runs without them.
 import platform
 import shlex
 import sys
+import warnings
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict
+from typing import TYPE_CHECKING, Dict, Iterator
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +81,8 @@ def require_stack() -> None:
             f'not both: `{ONEDL}` (maintained) or `{OPENMMLAB}`')
     for module in DISTRIBUTIONS:
         try:
-            import_module(module if module != 'mmseg' else 'mmseg.models')
+            with _without_noise():
+                import_module(module if module != 'mmseg' else 'mmseg.models')
         except (ImportError, AssertionError) as error:
             lacking = getattr(error, 'name', None) or ''
             fix = FIXES.get(lacking)
@@ -90,6 +94,20 @@ def require_stack() -> None:
                 (f'To mend it: {fix}' if fix else
                  f'Versions that fit together: `{ONEDL}` or `{OPENMMLAB}`'),
                 name=lacking or None) from error
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Drop what mmseg reports at import about optional parts it lacks."""
+    printed = StringIO()
+    try:
+        with redirect_stdout(printed), warnings.catch_warnings():
+            warnings.filterwarnings('ignore', '^Fail to import')
+            yield
+    finally:
+        for line in printed.getvalue().splitlines():
+            if line != 'Could not import OneDL':
+                print(line)
 
 
 def command() -> str:

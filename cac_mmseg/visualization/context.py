@@ -8,7 +8,7 @@ from mmseg.models import BaseSegmentor
 from torch import Tensor
 
 from ..baselines import FCKernelModule
-from ..cac_module import KernelModule
+from ..cac_module import CaCModule
 from ..functional import weighting_maps
 
 
@@ -26,7 +26,7 @@ class Context(NamedTuple):
 def context_modules(model: nn.Module) -> List[Tuple[str, nn.Module]]:
     """Return the modules that re-weight by depth-wise kernels, with names."""
     return [(name, module) for name, module in model.named_modules()
-            if isinstance(module, KernelModule)
+            if isinstance(module, CaCModule)
             and not isinstance(module, FCKernelModule)]
 
 

@@ -2,10 +2,8 @@
 from pathlib import Path
 from typing import List, Optional, Sequence, Tuple, Union
 
-import cv2
 import matplotlib
 import mmcv
-import mmengine.fileio as fileio
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -24,19 +22,6 @@ SIDE = 4.0  # inches, of an image in a row
 LEGEND = 0.25  # inches, of a line of it
 
 Tile = Optional[np.ndarray]  # a picture, a label map (H, W), or nothing
-
-
-def read_image(path: str) -> np.ndarray:
-    """Read an image from wherever mmengine reads.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    content = np.frombuffer(fileio.get(path), np.uint8)
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
-    if image is None:
-        raise ValueError(f'{path} cannot be read as an image')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def save_picture(picture: np.ndarray, path: Union[str, Path]) -> None:

@@ -6,7 +6,8 @@ from mmseg.models import BaseSegmentor
 from mmseg.structures import SegDataSample
 
 from .context import capture_context, choose_channels
-from .draw import classes_of, draw_context, paint, read_image
+from .draw import classes_of, draw_context, paint
+from .reader import read_image
 
 
 def page(model: BaseSegmentor,

@@ -3,13 +3,28 @@ import os
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
+import cv2
+import mmengine.fileio as fileio
+import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose
 
 from ..utils.config import dataset_without_data
-from .draw import read_image
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+
+
+def read_image(path: str) -> np.ndarray:
+    """Read an image from wherever mmengine reads.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    content = np.frombuffer(fileio.get(path), np.uint8)
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+    if image is None:
+        raise ValueError(f'{path} cannot be read as an image')
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 class Reader:

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from ...utils.config import build_datasets
 from ...utils.files import new_file
-from ...visualization.draw import STYLE, draw_rows, read_image, save_picture
+from ...visualization.draw import STYLE, draw_rows, save_picture
+from ...visualization.reader import read_image
 from .plan import Run
 from .results import Head
 
