@@ -3,12 +3,17 @@
 Importing this package registers its classes with mmseg, so a config needs no
 more than ``custom_imports = dict(imports=['cac_mmseg'])``.
 """
-from .utils.env import doctor_is_called, require_stack
+import sys
+
+from .utils.env import require_stack
 
 try:
     require_stack()
 except ImportError:
-    if not doctor_is_called():  # which says what is wrong, and needs none
+    # `python -m cac_mmseg` imports this before __main__, which raises the
+    # error again, unless the command is doctor, which explains it. Meanwhile
+    # sys.argv[0] is '-m', as Python's manual of that option says.
+    if sys.argv[0] != '-m':
         raise
 else:
     from .baselines import (ChannelAttentionModule, FCKernelModule,

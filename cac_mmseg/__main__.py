@@ -6,7 +6,10 @@ A command is a module of ``commands`` with ``add_arguments(parser)`` and
 import argparse
 import sys
 from importlib import import_module
+from types import ModuleType
 from typing import List, Optional
+
+from .utils.env import require_stack
 
 COMMANDS = {
     'benchmark': 'time and memory of decode heads, and of the re-weighting',
@@ -31,8 +34,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary)
         if name in argv[:1]:
-            module = import_module(
-                f'.commands.{name.replace("-", "_")}', __package__)
+            module = _load(name, parser)
             command.description = module.__doc__
             command.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(command)
@@ -40,6 +42,16 @@ def main(argv: Optional[List[str]] = None) -> None:
     try:
         module.run(arguments)
     except (ImportError, OSError, ValueError) as error:
+        parser.error(str(error))
+
+
+def _load(name: str, parser: argparse.ArgumentParser) -> ModuleType:
+    try:
+        if name != 'doctor':  # which runs without the stack
+            require_stack()
+        return import_module(f'.commands.{name.replace("-", "_")}',
+                             __package__)
+    except ImportError as error:
         parser.error(str(error))
 
 

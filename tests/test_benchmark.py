@@ -25,7 +25,7 @@ def test_heads_are_measured_against_the_bare_convolution(capsys, tmp_path):
               f'{tmp_path}/a.json', '--plot', f'{tmp_path}/a.png')
     heading, _, *rows = rows_of(out.out)
     assert [row[0] for row in rows] == ['FCNHead-1', 'CaCHead-2', 'OCRHead']
-    assert rows[0][heading.index('over bare')] == '1.00'
+    assert rows[0][heading.index('step over bare')] == '1.00'
     assert 'torch ' + torch.__version__ in out.out and 'device: ' in out.out
     assert 'measuring' in out.err  # progress
 

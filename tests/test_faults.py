@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from test_preflight import fails
 from test_publish import Payload
 
-from cac_mmseg.hooks import preflight, resume
+from cac_mmseg.hooks import resume
 from cac_mmseg.hooks.resume import settle_last_checkpoint
 from cac_mmseg.utils.checkpoint import load_weights
 
@@ -206,15 +206,6 @@ def test_a_broken_checkpoint_that_is_asked_for_is_an_error(
     with pytest.raises((ValueError, FileNotFoundError), match='iter_6.pth'):
         runner.test()
     assert not (work_dir / 'it_ran').exists()
-
-
-def test_an_older_torch_is_left_to_mmengine(tmp_path, configs, monkeypatch):
-    cfg = Config.fromfile(configs / 'cac_r18_contextshapes.py')
-    cfg.load_from, cfg.work_dir = 'gone.pth', str(tmp_path)
-    runner = Runner.from_cfg(cfg)
-    monkeypatch.setattr(preflight, 'CAN_CHECK', False)
-    with pytest.raises(FileNotFoundError, match='gone.pth can not be found'):
-        runner.test()
 
 
 @pytest.mark.slow

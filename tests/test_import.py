@@ -86,9 +86,8 @@ import sys
 import torch
 import cac_mmseg
 assert not [name for name in sys.modules if name.startswith('matplotlib')]
-if hasattr(torch.serialization, 'get_safe_globals'):
-    names = [str(entry) for entry in torch.serialization.get_safe_globals()]
-    assert not [name for name in names if 'getattr' in name], names
+names = [str(entry) for entry in torch.serialization.get_safe_globals()]
+assert not [name for name in names if 'getattr' in name], names
 """
     run = subprocess.run([sys.executable, '-W', 'default', '-c', code],
                          capture_output=True,

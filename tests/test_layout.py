@@ -1,5 +1,8 @@
 """The floors of the package: a module imports from those below it only."""
 import ast
+import re
+import sys
+from importlib.metadata import packages_distributions, requires
 from importlib.util import resolve_name
 
 import pytest
@@ -18,8 +21,10 @@ FLOORS = {
     'datasets': {'datasets', 'utils'},
     'visualization': {'visualization', 'utils', *METHOD},
     'hooks': {'hooks', 'visualization', 'utils'},
-    'commands': {'commands', 'visualization', 'hooks', 'datasets', 'utils',
-                 'ops', *METHOD},
+    'commands': {
+        'commands', 'visualization', 'hooks', 'datasets', 'utils', 'ops',
+        *METHOD
+    },
 }
 
 
@@ -42,9 +47,8 @@ def imports(path):
 
 
 FILES = [
-    path for path in sorted(PACKAGE.rglob('*.py'))
-    if '.mim' not in path.parts and path.parent != PACKAGE
-    or path.stem in METHOD
+    path for path in sorted(PACKAGE.rglob('*.py')) if
+    '.mim' not in path.parts and path.parent != PACKAGE or path.stem in METHOD
 ]
 
 
@@ -59,3 +63,28 @@ def test_imports_go_down(path):
 def test_the_root_is_the_method():
     names = {path.stem for path in PACKAGE.glob('*.py')}
     assert names == {'__init__', '__main__', *METHOD}
+
+
+def test_what_is_imported_is_declared():
+    """What only another package happens to bring may go at any time."""
+    nodes = [
+        node for path in PACKAGE.rglob('*.py')
+        for node in ast.walk(ast.parse(path.read_text()))
+    ]
+    names = {
+        n.name
+        for node in nodes if isinstance(node, ast.Import) for n in node.names
+    }
+    names |= {
+        node.module
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and not node.level
+    }
+    names = {name.split('.')[0] for name in names}
+    declared = {
+        re.match(r'[\w-]+', requirement)[0]
+        for requirement in requires('cacnet-mmseg')
+    }
+    brought_by = packages_distributions()
+    for name in names - {*sys.stdlib_module_names, 'cac_mmseg'}:
+        assert declared & {*brought_by.get(name, [name])}, name

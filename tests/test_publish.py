@@ -133,16 +133,6 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         publish(path, tmp_path / 'nowhere/out.pth')
 
 
-def test_a_torch_that_cannot_look_is_named(tmp_path, monkeypatch):
-    path = write(tmp_path / 'in.pth', dict(a=torch.ones(1)))
-    monkeypatch.setattr(checkpoint_module, 'CAN_CHECK', False)
-    with pytest.raises(ImportError, match='torch 2.6 or newer'):
-        load_weights(path)
-    with pytest.raises(SystemExit) as error:
-        main(['publish', str(path), str(tmp_path / 'out.pth')])
-    assert error.value.code == 2
-
-
 def test_mmengine_loads_its_own_checkpoints_safely(checkpoint, monkeypatch):
     """Of both stacks, where it is allowed to, and nothing of that remains."""
     listed = torch.serialization.get_safe_globals()

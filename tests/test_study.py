@@ -2,6 +2,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,10 +20,11 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
 
-from cac_mmseg.commands.study import features, report, results
+from cac_mmseg.commands.study import features, processes, report, results
 from cac_mmseg.commands.study.plan import HEADS, Run, plan
 from cac_mmseg.commands.study.processes import execute
 from cac_mmseg.commands.study.worker import PerImageIoU
+from cac_mmseg.utils.checkpoint import load_weights
 
 # a backbone from scratch that is fast enough for tests
 SMALL = {
@@ -423,9 +425,8 @@ def test_the_command_trains_the_backbone_where_it_is_not_frozen(command, data):
         command(
             '--heads', 'cac', '--seeds', '1', '--out', 'whole', frozen=False))
     assert status == 0 and '| cac ' in output, output
-    weights = torch.load(
-        data / 'whole/cac/seed0/work_dir/iter_2.pth',
-        weights_only=True)['state_dict']
+    weights = load_weights(
+        data / 'whole/cac/seed0/work_dir/iter_2.pth')['state_dict']
     assert 'backbone.conv1.weight' in weights or any(
         key.startswith('backbone.stem') for key in weights)
     assert 'auxiliary_head.conv_seg.weight' in weights
@@ -499,3 +500,18 @@ def test_a_study_is_reported_from_what_it_left(data, tmp_path, rng, capsys,
 
 def test_no_run_is_carried_out_where_none_is_missing():
     assert execute([], 1) == []
+
+
+@pytest.mark.parametrize('deaf', [False, True])
+def test_a_process_that_ignores_being_asked_to_end_is_killed(
+        deaf, monkeypatch):
+    monkeypatch.setattr(processes, 'GRACE', 0.5)
+    code = ('import signal, time\n' +
+            'signal.signal(signal.SIGTERM, signal.SIG_IGN)\n' * deaf +
+            'print("up", flush=True)\ntime.sleep(60)')
+    process = subprocess.Popen([sys.executable, '-c', code],
+                               stdout=subprocess.PIPE)
+    process.stdout.readline()
+    processes.end(process)
+    expected = signal.SIGKILL if deaf else signal.SIGTERM
+    assert process.returncode == -expected

@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional
+from typing import Iterator, List, NamedTuple, Optional
 
 import mmcv
 import mmengine.fileio as fileio
@@ -17,11 +17,11 @@ import numpy as np
 from mmengine.config import Config, DictAction
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.utils import track_progress_rich
-from prettytable import PrettyTable, TableStyle
 
 from ..utils.checks import check_int
 from ..utils.config import build_datasets, dataset_configs, load_config
 from ..utils.files import make_folder, new_file
+from ..utils.tables import markdown_table
 from ..visualization.draw import draw_rows, paint, save_picture
 from ..visualization.reader import read_image
 
@@ -191,25 +191,21 @@ def _total(samples: List[Sample]) -> np.ndarray:
 def table(reports: List[Report]) -> str:
     """Return how often each class occurs, as a Markdown table."""
     classes = reports[0].dataset.metainfo['classes']
-    out = PrettyTable(['class'])
-    rows: Dict[int, List[str]] = {i: [] for i in range(len(classes))}
-    rows[255] = []
+    headings = ['class']
+    rows = [[f'{i} {name}'] for i, name in enumerate(classes)] + [['no class']]
     for report in reports:
-        out.add_column(f'{report.name}, pixels', [])
-        out.add_column('images', [])
+        headings += [f'{report.name}, pixels', f'{report.name}, images']
         counts = _total(report.samples)
-        counts[255] = counts.sum() - counts[:len(classes)].sum()
+        unknown = counts.sum() - counts[:len(classes)].sum()
         images = [s.counts for s in report.samples if s.counts is not None]
-        for i, row in rows.items():
-            row.append(f'{100 * counts[i] / max(counts.sum(), 1):.2f} %')
-            row.append(f'{sum(bool(one[i]) for one in images)}')
-    for i, row in rows.items():
-        name = f'{i} {classes[i]}' if i < len(classes) else 'no class'
-        out.add_row([name, *row])
-    out.align = 'r'
-    out.align['class'] = 'l'
-    out.set_style(TableStyle.MARKDOWN)
-    return out.get_string()
+        for i, row in enumerate(rows):
+            share = counts[i] if i < len(classes) else unknown
+            value = i if i < len(classes) else 255
+            row += [
+                f'{100 * share / max(counts.sum(), 1):.2f} %',
+                sum(bool(c[value]) for c in images)
+            ]
+    return markdown_table(headings, rows)
 
 
 def draw(reports: List[Report]) -> Optional[np.ndarray]:

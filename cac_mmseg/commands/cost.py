@@ -9,13 +9,13 @@ from typing import List, Tuple
 
 import torch
 import torch.nn as nn
-from prettytable import PrettyTable, TableStyle
 
 from ..baselines import (ChannelAttentionModule, FCKernelModule,
                          FixedKernelModule, GAPKernelModule, IdentityModule)
 from ..cac_module import CaCModule
 from ..utils.analysis import multiply_adds, saved_bytes
 from ..utils.checks import check_int
+from ..utils.tables import markdown_table
 
 ROWS = {
     'CaCModule': (CaCModule, {}),
@@ -67,20 +67,13 @@ def _multiply_adds(module: nn.Module, shape: Tuple[int, ...]) -> int:
 
 def table(channels: int, height: int, width: int) -> str:
     """Return the measurements as a Markdown table."""
-    out = PrettyTable([
-        're-weighting', 'parameters', 'multiply-adds',
-        'saved for backward, MiB'
-    ])
-    for row in measure(channels, height, width):
-        out.add_row([
-            row['name'], f'{row["parameters"]:,}',
-            f'{row["multiply_adds"] / 1e9:.2f} G',
-            f'{row["saved_bytes"] / 2**20:.1f}'
-        ])
-    out.align = 'r'
-    out.align['re-weighting'] = 'l'
-    out.set_style(TableStyle.MARKDOWN)
-    return out.get_string()
+    headings = ('re-weighting', 'parameters', 'multiply-adds',
+                'saved for backward, MiB')
+    return markdown_table(
+        headings, [(row['name'], f'{row["parameters"]:,}',
+                    f'{row["multiply_adds"] / 1e9:.2f} G',
+                    f'{row["saved_bytes"] / 2**20:.1f}')
+                   for row in measure(channels, height, width)])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

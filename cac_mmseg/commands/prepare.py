@@ -20,11 +20,11 @@ import numpy as np
 from mmengine.utils import track_progress_rich
 from mmseg.datasets import PascalContextDataset
 from PIL import Image, UnidentifiedImageError
-from prettytable import PrettyTable, TableStyle
 from scipy.io import loadmat
 
 from ..utils.checks import check_int
 from ..utils.files import make_folder, new_file
+from ..utils.tables import markdown_table
 
 DATASETS = ('pascal-context', )
 # 'background', then 59 names
@@ -220,16 +220,10 @@ def table(report: Report, classes: int) -> str:
     images, pixels = (counts > 0).sum(0), counts.sum(0)
     first = len(CLASSES) - classes  # of 59, what is 0 is ignored
     total = max(pixels[first:].sum(), 1)
-    out = PrettyTable(['class', 'pixels', 'images'])
-    for i in range(first, len(CLASSES)):
-        out.add_row([
-            f'{i - first} {CLASSES[i]}', f'{100 * pixels[i] / total:.2f} %',
-            images[i]
-        ])
-    out.align = 'r'
-    out.align['class'] = 'l'
-    out.set_style(TableStyle.MARKDOWN)
-    return out.get_string()
+    return markdown_table(
+        ('class', 'pixels', 'images'),
+        [(f'{i - first} {CLASSES[i]}', f'{100 * pixels[i] / total:.2f} %',
+          images[i]) for i in range(first, len(CLASSES))])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from mmseg.registry import HOOKS
 
-from ..utils.checkpoint import CAN_CHECK, allow_log, load_weights
+from ..utils.checkpoint import allow_log, load_weights
 from .resume import settle_last_checkpoint
 
 
@@ -38,9 +38,8 @@ class PreflightHook(Hook):
         self.loading = ExitStack()
 
     def before_run(self, runner: Runner) -> None:
-        if CAN_CHECK:
-            _check_start(runner)
-            self.loading.enter_context(allow_log())
+        _check_start(runner)
+        self.loading.enter_context(allow_log())
         # built for training only, and before weights are initialised
         if not isinstance(runner.optim_wrapper,
                           (OptimWrapper, OptimWrapperDict)):
@@ -113,7 +112,7 @@ def _check_weights(name: str, checkpoint: str) -> None:
     """Load once; mmengine keeps what it downloads."""
     message: Optional[str] = None
     try:
-        if '://' in checkpoint or not CAN_CHECK:
+        if '://' in checkpoint:
             CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
         else:
             load_weights(checkpoint)

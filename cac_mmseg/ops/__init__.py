@@ -9,9 +9,8 @@ Which implementation runs:
 
 - :mod:`.decomposed` while a graph is exported to ONNX, which knows no custom
   operators; within ``torch.func`` transforms and forward-mode differentiation,
-  which need derivatives of each call; for second and higher derivatives, of
-  the backward operators; and with a torch before 2.4, which cannot register
-  operators;
+  which need derivatives of each call; and for second and higher derivatives,
+  of the backward operators;
 - :mod:`.triton_kernels` for :func:`reweight` on a GPU below float64, if the
   environment sets ``CAC_MMSEG_TRITON=1``. Not by default, as their speed on a
   GPU has not been measured yet;
@@ -66,8 +65,7 @@ def no_autocast(x: Tensor) -> ContextManager:
 
 
 def _must_decompose() -> bool:
-    return (not hasattr(torch.library, 'custom_op')
-            or torch.onnx.is_in_onnx_export() or _is_transformed())
+    return torch.onnx.is_in_onnx_export() or _is_transformed()
 
 
 def _is_transformed() -> bool:
@@ -212,6 +210,5 @@ def _differentiate_backward(
             materialize_grads=True)
 
 
-if hasattr(torch.library, 'custom_op'):  # torch >= 2.4
-    _register()
-    flops.register()
+_register()
+flops.register()

@@ -1,9 +1,9 @@
 """Both operations as standard, differentiable PyTorch calls.
 
-What the custom operators are replaced by where they cannot go: in an exported
-ONNX graph, and with a torch that cannot register them. Every call here takes
-batch, height and width as they come, so an exported graph keeps them dynamic;
-a grouped convolution would fix the batch in its number of groups.
+They replace the custom operators where those cannot go: in an exported ONNX
+graph and in transforms of ``torch.func``. No call fixes batch, height or
+width, so an exported graph keeps them dynamic; a grouped convolution would fix
+the batch in its number of groups.
 """
 from typing import List, Sequence, Tuple
 

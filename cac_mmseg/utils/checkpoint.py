@@ -13,9 +13,6 @@ from mmseg.models import BaseSegmentor
 
 from .config import load_config
 
-# torch 2.6: what a file would run can be told without running it
-CAN_CHECK = hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint')
-
 
 def _history_attribute(owner: Any, name: str) -> Callable:
     """Restricted replacement for ``getattr``.
@@ -35,11 +32,7 @@ def allow_log() -> ContextManager:
     Without it such a load fails, upon which OneDL's mmengine loads whatever
     the file contains, and the original one gives up. PyTorch's list of safe
     globals belongs to the process: it is left as it was found.
-
-    Raises:
-        ImportError: If torch is older than 2.6.
     """
-    _require_check()
     reconstruct = np.zeros(1).__reduce__()[0]
     scalar = np.float64().__reduce__()[0]
     functions = [
@@ -57,13 +50,6 @@ def allow_log() -> ContextManager:
     ])
 
 
-def _require_check() -> None:
-    if not CAN_CHECK:
-        raise ImportError('reading a checkpoint without running what it '
-                          'contains needs torch 2.6 or newer, and this is '
-                          f'{torch.__version__}')
-
-
 def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
     """Load the weights of a checkpoint and the plain values of its meta.
 
@@ -76,12 +62,10 @@ def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ImportError: If torch is older than 2.6.
         ValueError: If it is no checkpoint, or asks for code to be run that no
             checkpoint of mmengine's asks for.
     """
     path = Path(path)
-    _require_check()
     if not path.is_file():
         raise FileNotFoundError(f'{path} is not a file: give a checkpoint '
                                 'such as work_dirs/NAME/iter_400.pth')

@@ -50,11 +50,6 @@ def installed(module: str) -> Dict[str, str]:
     return found
 
 
-def doctor_is_called() -> bool:
-    """Whether this is ``python -m cac_mmseg doctor``, still being imported."""
-    return sys.argv[:2] == ['-m', 'doctor']
-
-
 def require_stack() -> None:
     """Import mmengine, mmcv and mmseg or raise an ImportError with a fix.
 
@@ -79,10 +74,11 @@ def require_stack() -> None:
             f'cac_mmseg needs mmengine, mmcv and mmseg, and '
             f'{" and ".join(missing)} cannot be found. Install one stack, '
             f'not both: `{ONEDL}` (maintained) or `{OPENMMLAB}`')
-    for module in DISTRIBUTIONS:
+    for name in (*DISTRIBUTIONS, 'mmseg.datasets', 'mmseg.models'):
+        module = name.split('.')[0]
         try:
             with _without_noise():
-                import_module(module if module != 'mmseg' else 'mmseg.models')
+                import_module(name)
         except (ImportError, AssertionError) as error:
             lacking = getattr(error, 'name', None) or ''
             fix = FIXES.get(lacking)

@@ -4,18 +4,18 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import torch
-from prettytable import PrettyTable, TableStyle
 
 from ...utils.env import command, device_name, versions
+from ...utils.tables import markdown_table
 from .timing import Setting
 
-# heading and format of each column that a row may have; no two alike
+# heading and format of each column that a row may have
 COLUMNS = {
     'name': ('measured', '{}'),
     'train_ms': ('step, ms', '{:.1f}'),
-    'train_ratio': ('over bare', '{:.2f}'),
+    'train_ratio': ('step over bare', '{:.2f}'),
     'predict_ms': ('forward, ms', '{:.1f}'),
-    'predict_ratio': ('over bare ', '{:.2f}'),
+    'predict_ratio': ('forward over bare', '{:.2f}'),
     'peak_mib': ('peak, MiB', '{:,.0f}'),
     'saved_mib': ('saved, MiB', '{:,.1f}'),
     'parameters': ('parameters', '{:,}'),
@@ -81,17 +81,13 @@ class Report:
     def table(self) -> str:
         """Return the rows in Markdown."""
         keys = [key for key in COLUMNS if any(key in row for row in self.rows)]
-        out = PrettyTable([COLUMNS[key][0] for key in keys])
-        for row in self.rows:
-            out.add_row([
+        return markdown_table(
+            [COLUMNS[key][0] for key in keys],
+            [[
                 COLUMNS[key][1].format(row[key] *
                                        SCALE.get(key, 1)) if key in row else ''
                 for key in keys
-            ])
-        out.align = 'r'
-        out.align[COLUMNS['name'][0]] = 'l'
-        out.set_style(TableStyle.MARKDOWN)
-        return out.get_string()
+            ] for row in self.rows])
 
     def plot(self, path: str) -> None:
         """Draw a bar per row: time, and memory where it was measured."""

@@ -5,21 +5,26 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from typing import Dict, List, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Event
+from typing import Dict, Iterator, List, Sequence
 
 import torch
-from rich.progress import (BarColumn, MofNCompleteColumn, Progress, TaskID,
-                           TextColumn, TimeElapsedColumn, TimeRemainingColumn)
+from rich.progress import (BarColumn, MofNCompleteColumn, Progress, TextColumn,
+                           TimeElapsedColumn, TimeRemainingColumn)
 
 from ...utils.files import make_folder, new_file
 from .plan import Run
 
 POLL = 1.0  # seconds
+GRACE = 10.0  # seconds that a run has to end when it is asked to
 
 
 def execute(runs: Sequence[Run], jobs: int) -> List[Run]:
     """Carry out runs, ``jobs`` at a time, and show the time that is left.
+
+    SIGINT and SIGTERM end the runs, then this process.
 
     Args:
         runs: Those to be carried out; what is in their folders is removed.
@@ -29,14 +34,10 @@ def execute(runs: Sequence[Run], jobs: int) -> List[Run]:
     Returns:
         The runs that failed; each has a ``log.txt``.
     """
-    # noted, not raised: amid the start of a process it would be left behind
-    stopped: List[int] = []
-    previous = {
-        number: signal.signal(number, lambda *_: stopped.append(1))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    waiting, failed = list(runs), []
-    running: Dict[int, _Process] = {}
+    stopped = Event()
+    slots: 'SimpleQueue[int]' = SimpleQueue()
+    for slot in range(jobs):
+        slots.put(slot)
     progress = Progress(
         TextColumn('{task.description}'),
         BarColumn(),
@@ -47,97 +48,94 @@ def execute(runs: Sequence[Run], jobs: int) -> List[Run]:
         speed_estimate_period=600)
     total = progress.add_task(
         f'{len(runs)} runs', total=sum(run.iterations for run in runs))
-    done = 0
-    with progress:
+    previous = {
+        number: signal.signal(number, lambda *_: stopped.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+
+    def carry_out(run: Run) -> bool:
+        slot, done = slots.get(), 0
+        task = progress.add_task(str(run), total=run.iterations)
         try:
-            while (waiting or running) and not stopped:
-                for slot in range(jobs):
-                    if waiting and slot not in running:
-                        running[slot] = _Process(
-                            waiting.pop(0), slot, jobs, progress)
-                time.sleep(POLL)
-                for slot, process in [*running.items()]:
-                    if process.poll():
-                        del running[slot]
-                        done += process.run.iterations
-                        failed += [] if process.succeeded else [process.run]
-                progress.update(
-                    total,
-                    completed=done + sum(process.iteration
-                                         for process in running.values()))
+            if not stopped.is_set():
+                for iteration in _run(run, _share(slot, jobs), stopped):
+                    progress.update(task, completed=iteration)
+                    progress.advance(total, iteration - done)
+                    done = iteration
+                progress.console.print(f'{run}: {_outcome(run)}')
         finally:
-            for process in running.values():
-                process.stop()
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-    if stopped:
+            progress.advance(total, run.iterations - done)
+            progress.remove_task(task)
+            slots.put(slot)
+        return run.result_file.is_file()
+
+    try:
+        with progress, ThreadPoolExecutor(jobs) as pool:
+            succeeded = [*pool.map(carry_out, runs)]
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if stopped.is_set():
         sys.exit('stopped: the same command goes on with what is missing')
-    return failed
+    return [run for run, success in zip(runs, succeeded) if not success]
 
 
-class _Process:
-    """A run that is under way."""
+def _run(run: Run, environment: Dict[str, str],
+         stopped: Event) -> Iterator[int]:
+    """Run a process to its end, or until ``stopped`` is set.
 
-    def __init__(self, run: Run, slot: int, jobs: int,
-                 progress: Progress) -> None:
-        self.run = run
-        self.iteration = 0
-        self.progress = progress
-        self.task: TaskID = progress.add_task(str(run), total=run.iterations)
-        shutil.rmtree(run.folder, ignore_errors=True)
-        make_folder(run.folder)
-        with new_file(run.config_file) as file:
-            run.config.dump(file)
-        with open(run.folder / 'log.txt', 'w') as log:
-            self.process = subprocess.Popen([
-                sys.executable, '-m', f'{__package__}.worker',
-                str(run.folder)
-            ],
-                                            stdout=log,
-                                            stderr=subprocess.STDOUT,
-                                            env={
-                                                **os.environ,
-                                                **_share(slot, jobs)
-                                            })
+    Yields:
+        How many iterations it has logged, every now and then.
+    """
+    shutil.rmtree(run.folder, ignore_errors=True)
+    make_folder(run.folder)
+    with new_file(run.config_file) as file:
+        run.config.dump(file)
+    line = [sys.executable, '-m', f'{__package__}.worker', str(run.folder)]
+    with open(run.folder / 'log.txt', 'w') as log:
+        process = subprocess.Popen(
+            line,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | environment)
+    while process.poll() is None:
+        if stopped.wait(POLL):
+            end(process)
+        yield _iteration(run)
 
-    def poll(self) -> bool:
-        """Look how far it is; return whether it has ended."""
-        for log in self.run.folder.glob('work_dir/*/vis_data/scalars.json'):
-            lines = log.read_text().splitlines()
-            # the last one may be half written
-            for line in lines[-1:-3:-1]:
-                try:
-                    self.iteration = json.loads(line)['step']
-                    break
-                except ValueError:
-                    continue
-        self.progress.update(self.task, completed=self.iteration)
-        if self.process.poll() is None:
-            return False
-        self.progress.remove_task(self.task)
-        self.progress.console.print(f'{self.run}: {self._outcome()}')
-        return True
 
-    def _outcome(self) -> str:
-        if not self.succeeded:
-            return f'failed, see {self.run.folder / "log.txt"}'
-        result = json.loads(self.run.result_file.read_text())
-        return (f'mIoU {result["curve"][-1][1]:.2f}, '
-                f'{result["seconds_per_iteration"]:.3f} s an iteration')
+def end(process: subprocess.Popen) -> None:
+    """Ask a process to end, and kill it if it has not after a while."""
+    process.terminate()
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
-    @property
-    def succeeded(self) -> bool:
-        """Whether it has come to its end."""
-        return self.run.result_file.is_file()
 
-    def stop(self) -> None:
-        """End it now."""
-        self.process.terminate()
-        self.process.wait()
+def _iteration(run: Run) -> int:
+    """Return the last iteration that a run has logged."""
+    for log in run.folder.glob('work_dir/*/vis_data/scalars.json'):
+        # the last line may be half written
+        for line in log.read_text().splitlines()[:-3:-1]:
+            try:
+                return json.loads(line)['step']
+            except ValueError:
+                continue
+    return 0
+
+
+def _outcome(run: Run) -> str:
+    if not run.result_file.is_file():
+        return f'failed, see {run.folder / "log.txt"}'
+    result = json.loads(run.result_file.read_text())
+    return (f'mIoU {result["curve"][-1][1]:.2f}, '
+            f'{result["seconds_per_iteration"]:.3f} s an iteration')
 
 
 def _share(slot: int, jobs: int) -> Dict[str, str]:
-    """Environment of a process: its threads, or its GPU."""
+    """Return the environment of a process: its threads, or its GPU."""
     count = torch.cuda.device_count()
     if not count:
         cores = len(os.sched_getaffinity(0)) if hasattr(

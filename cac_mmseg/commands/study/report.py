@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Iterator, List, Sequence
 
 import numpy as np
-from prettytable import PrettyTable, TableStyle
 
 from ...utils.env import command
 from ...utils.files import new_file
+from ...utils.tables import markdown_table
 from . import plots
 from .plan import Run
 from .results import DRAWS, Head, gaps, read
@@ -39,26 +39,23 @@ def publish(runs: Sequence[Run], out: Path) -> None:
 
 def table(heads: Sequence[Head]) -> str:
     """Return a row per head in Markdown, the best first."""
-    out = PrettyTable([
-        'head', 'mIoU', 'std', 'behind the best [95 %]', 'draws not behind',
-        's/iteration', 'peak, MiB', 'parameters, M', 'multiply-adds, G'
-    ])
+    headings = ('head', 'mIoU', 'std', 'behind the best [95 %]',
+                'draws not behind', 's/iteration', 'peak, MiB',
+                'parameters, M', 'multiply-adds, G')
+    rows = []
     behind = [('', '')] + [(f'{gap.mean:.2f} [{gap.low:.2f}, {gap.high:.2f}]',
                             f'{100 * gap.share:.1f} %') for gap in gaps(heads)]
     for head, gap in zip(heads, behind):
         scores = head.scores
         std = f'{scores.std(ddof=1):.2f}' if len(scores) > 1 else ''
-        out.add_row([
+        rows.append([
             head.name, f'{scores.mean():.2f}', std, *gap,
             f'{head.median("seconds_per_iteration"):.3f}',
             f'{head.median("peak_mib"):,.0f}',
             f'{head.median("parameters") / 1e6:.2f}',
             f'{head.median("multiply_adds") / 1e9:.2f}'
         ])
-    out.align = 'r'
-    out.align['head'] = 'l'
-    out.set_style(TableStyle.MARKDOWN)
-    return out.get_string()
+    return markdown_table(headings, rows)
 
 
 def _notes(heads: Sequence[Head]) -> Iterator[str]:
