@@ -1,3 +1,5 @@
+# Crop, batch, schedule, optimiser and testing of mmseg's
+# fcn_r50-d8_4xb4-80k_pascal-context-480x480.
 _base_ = [
     './_base_/models/cac_r50-d8.py', './_base_/datasets/pcontext60.py',
     './_base_/default_runtime.py', './_base_/schedules/schedule_80k.py'

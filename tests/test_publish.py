@@ -135,7 +135,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 def test_mmengine_loads_its_own_checkpoints_safely(checkpoint, monkeypatch):
     """Of both stacks, where it is allowed to, and nothing of that remains."""
-    listed = torch.serialization.get_safe_globals()
+    listed = {*torch.serialization.get_safe_globals()}
     load = torch.load
 
     def only_safe(*args, weights_only=None, **kwargs):
@@ -147,5 +147,5 @@ def test_mmengine_loads_its_own_checkpoints_safely(checkpoint, monkeypatch):
         with checkpoint_module.allow_log():
             content = CheckpointLoader.load_checkpoint(
                 str(checkpoint), map_location='cpu')
-        assert torch.serialization.get_safe_globals() == listed
+        assert {*torch.serialization.get_safe_globals()} == listed
         assert 'train/lr' in content['message_hub']['log_scalars']
