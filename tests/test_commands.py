@@ -2,19 +2,20 @@
 import resource
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from mmseg.apis import init_model
 
-from cac_mmseg.__main__ import COMMANDS
+from cac_mmseg.__main__ import COMMANDS, main
 
 # command line, exit status, words of the message
 ERRORS = [
     ('', 2, 'the following arguments are required: COMMAND'),
     ('train', 2, "invalid choice: 'train'"),
     ('doctor --weights gone.pth', 1, 'gone.pth is not a file'),
+    ('cost --size 8 -1', 2, '--size must be >= 1'),
+    ('cost --size a b', 2, '--size'),
     ('cost --channels 0', 2, '--channels must be >= 1, got 0'),
     ('benchmark --heads NoHead', 2, 'NoHead'),
     ('benchmark --rounds 1 --plot none/b.png', 2, 'none is not a folder'),
@@ -92,38 +93,40 @@ def folder(tmp_path_factory, configs):
     return root
 
 
-@pytest.fixture(scope='module')
-def results(folder):
-    """All of them, two at a time: most of each is to import torch."""
-
-    def run(line):
-        return subprocess.run(
-            [sys.executable, '-m', 'cac_mmseg', *line.split()],
-            cwd=folder,
-            text=True,
-            capture_output=True,
-            timeout=300)
-
-    before = snapshot(folder)
-    lines = [line for line, _, _ in ERRORS + HELP]
-    with ThreadPoolExecutor(2) as pool:
-        found = dict(zip(lines, pool.map(run, lines)))
-    return found, before, snapshot(folder)
+def call(line, capsys):
+    """Run a command line here: its exit status, and what it printed."""
+    with pytest.raises(SystemExit) as end:
+        main(line.split())
+    return int(end.value.code
+               or 0), ' '.join(''.join(capsys.readouterr()).split())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('line, status, words', ERRORS + HELP)
-def test_message_and_status(results, line, status, words):
-    run = results[0][line]
-    output = ' '.join((run.stdout + run.stderr).split())
-    assert run.returncode == status and words in output, output
-    assert 'Traceback' not in output
+def test_message_and_status(folder, monkeypatch, capsys, line, status, words):
+    monkeypatch.chdir(folder)
+    before = snapshot(folder)
+    found, output = call(line, capsys)
+    assert found == status and words in output, output
+    assert snapshot(folder) == before  # nothing is left behind
 
 
-@pytest.mark.slow
-def test_nothing_is_left_behind(results):
-    _, before, after = results
-    assert after == before
+def test_a_process_ends_with_the_message_alone(folder):
+    """No traceback, nothing of what mmseg prints when it is imported."""
+    run = subprocess.run([
+        sys.executable, '-m', 'cac_mmseg', 'export', 'gone.py', 'a', '--out',
+        'm.pt2'
+    ],
+                         cwd=folder,
+                         text=True,
+                         capture_output=True,
+                         timeout=300)
+    assert run.returncode == 2
+    assert run.stdout.splitlines() == ['building gone.py']
+    usage, *_, message = run.stderr.splitlines()
+    assert usage.startswith('usage: python -m cac_mmseg')
+    assert message.endswith('give a config such as '
+                            'configs/cac_r50_cityscapes.py')
+    assert 'Traceback' not in run.stderr and 'warn' not in run.stderr.lower()
 
 
 FULL = [
@@ -155,16 +158,10 @@ def test_a_full_disk_is_told_and_gets_no_half_file(folder, line):
     assert snapshot(folder) == before
 
 
-@pytest.mark.slow
-def test_an_empty_data_set_is_told(folder):
+def test_an_empty_data_set_is_told(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
     for split in ('train', 'trainannot', 'val', 'valannot'):
         (folder / 'data/camvid' / split).mkdir(parents=True)
-    run = subprocess.run([
-        sys.executable, '-m', 'cac_mmseg', 'check-data', 'camvid.py', '--out',
-        'report'
-    ],
-                         cwd=folder,
-                         text=True,
-                         capture_output=True)
-    assert run.returncode == 1
-    assert 'the train data set is empty: no *.png in' in run.stdout
+    status, output = call('check-data camvid.py --out report', capsys)
+    assert status == 1
+    assert 'the train data set is empty: no *.png in' in output

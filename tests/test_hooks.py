@@ -2,7 +2,6 @@
 import numpy as np
 import pytest
 
-from cac_mmseg import PredictionPictureHook
 from cac_mmseg.hooks.pictures import TITLES
 from cac_mmseg.visualization.draw import draw_rows
 
@@ -38,9 +37,3 @@ def test_ground_truth_may_be_missing():
     middle = picture[picture.shape[0] // 2]
     assert (middle[picture.shape[1] // 2] == 255).all()
     assert middle[picture.shape[1] * 5 // 6].tolist() == META['palette'][2]
-
-
-@pytest.mark.parametrize('value', [0, -1, 2.5, None, True])
-def test_bad_num_images_is_named(value):
-    with pytest.raises((ValueError, TypeError), match='num_images'):
-        PredictionPictureHook(num_images=value)

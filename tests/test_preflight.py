@@ -119,9 +119,3 @@ def test_labels_out_of_range_are_named_with_their_file(values, wrong):
         CheckLabels(num_classes=4)(results(values, reduce_zero_label=True))
     assert f'the values {wrong} (after reduce_zero_label)' in str(info.value)
     assert '0 to 3' in str(info.value)
-
-
-@pytest.mark.parametrize('value', [0, '4', None])
-def test_bad_num_classes_is_named(value):
-    with pytest.raises((TypeError, ValueError), match='num_classes'):
-        CheckLabels(num_classes=value)

@@ -122,17 +122,3 @@ def test_a_path_that_is_not_one_says_what_is(path):
     with pytest.raises(FileNotFoundError, match='index') as info:
         fileio.get(path)
     assert path in str(info.value)
-
-
-@pytest.mark.parametrize('argument, value, error', [
-    ('split', 'training', ValueError),
-    ('split', None, ValueError),
-    ('num_images', 0, ValueError),
-    ('num_images', 1e3, TypeError),
-    ('seed', -1, ValueError),
-    ('seed', 'a', TypeError),
-])
-def test_bad_arguments_are_named(argument, value, error):
-    with pytest.raises(error, match=argument) as info:
-        ContextShapesDataset(**{argument: value})
-    assert str(value) in str(info.value)

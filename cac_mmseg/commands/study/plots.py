@@ -14,14 +14,15 @@ from ...utils.files import new_file
 from ...visualization.draw import STYLE, draw_rows, save_picture
 from ...visualization.reader import read_image
 from .plan import Run
-from .results import Head
+from .results import HeadResults
 
 ROWS = 4  # images of predictions.png
 SHOWN = ('fcn', 'pspnet', 'cac')  # columns of it, where they were run
 SPREAD = 'mIoU, mean and range of the seeds'
 
 
-def draw_all(heads: Sequence[Head], runs: Sequence[Run], out: Path) -> None:
+def draw_all(heads: Sequence[HeadResults], runs: Sequence[Run],
+             out: Path) -> None:
     """Write the plots to a folder; the best head comes first."""
     with matplotlib.rc_context(STYLE):
         accuracy_over_cost(heads, out / 'accuracy_cost.png')
@@ -30,7 +31,7 @@ def draw_all(heads: Sequence[Head], runs: Sequence[Run], out: Path) -> None:
     save_picture(predictions(runs), out / 'predictions.png')
 
 
-def colour(index: int, heads: Sequence[Head]) -> tuple:
+def colour(index: int, heads: Sequence[HeadResults]) -> tuple:
     """CaC in red; every other head in a colour of its own."""
     if heads[index].name == 'cac':
         return matplotlib.colormaps['tab20'](6)
@@ -39,7 +40,7 @@ def colour(index: int, heads: Sequence[Head]) -> tuple:
     return matplotlib.colormaps['tab20'](free[others.index(index) % len(free)])
 
 
-def accuracy_over_cost(heads: Sequence[Head], path: Path) -> None:
+def accuracy_over_cost(heads: Sequence[HeadResults], path: Path) -> None:
     """Mean IoU over time per iteration, and over multiply-adds."""
     figure = Figure(figsize=(11, 4.5), layout='constrained')
     left, right = figure.subplots(1, 2, sharey=True)
@@ -65,7 +66,7 @@ def accuracy_over_cost(heads: Sequence[Head], path: Path) -> None:
     _save(figure, path)
 
 
-def learning_curves(heads: Sequence[Head], path: Path) -> None:
+def learning_curves(heads: Sequence[HeadResults], path: Path) -> None:
     """Training loss, and mean IoU after each validation."""
     figure = Figure(figsize=(12, 4.5), layout='constrained')
     left, right = figure.subplots(1, 2)
@@ -101,7 +102,7 @@ def learning_curves(heads: Sequence[Head], path: Path) -> None:
     _save(figure, path)
 
 
-def class_bars(heads: Sequence[Head], path: Path) -> None:
+def class_bars(heads: Sequence[HeadResults], path: Path) -> None:
     """IoU of each class, a bar per head: mean and range of the seeds."""
     classes = heads[0].runs[0]['classes']
     figure = Figure(

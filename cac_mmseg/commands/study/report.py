@@ -11,7 +11,7 @@ from ...utils.files import new_file
 from ...utils.tables import markdown_table
 from . import plots
 from .plan import Run
-from .results import DRAWS, Head, gaps, read
+from .results import DRAWS, HeadResults, gaps, read
 
 # figures of a run that results.csv repeats
 FIGURES = ('iterations', 'seconds_per_iteration', 'peak_mib', 'parameters',
@@ -37,14 +37,14 @@ def publish(runs: Sequence[Run], out: Path) -> None:
     print(f'results: {out}')
 
 
-def table(heads: Sequence[Head]) -> str:
+def table(heads: Sequence[HeadResults]) -> str:
     """Return a row per head in Markdown, the best first."""
     headings = ('head', 'mIoU', 'std', 'behind the best [95 %]',
-                'draws not behind', 's/iteration', 'peak, MiB',
+                'p', 's/iteration', 'peak, MiB',
                 'parameters, M', 'multiply-adds, G')
     rows = []
     behind = [('', '')] + [(f'{gap.mean:.2f} [{gap.low:.2f}, {gap.high:.2f}]',
-                            f'{100 * gap.share:.1f} %') for gap in gaps(heads)]
+                            f'{gap.p:.3f}') for gap in gaps(heads)]
     for head, gap in zip(heads, behind):
         scores = head.scores
         std = f'{scores.std(ddof=1):.2f}' if len(scores) > 1 else ''
@@ -58,20 +58,21 @@ def table(heads: Sequence[Head]) -> str:
     return markdown_table(headings, rows)
 
 
-def _notes(heads: Sequence[Head]) -> Iterator[str]:
+def _notes(heads: Sequence[HeadResults]) -> Iterator[str]:
     """What the table is of."""
     runs = [run for head in heads for run in head.runs]
     seeds = max(len(head.runs) for head in heads)
     yield (f'Seeds: {seeds}, of {runs[0]["iterations"]} iterations; images: '
-           f'{len(runs[0]["images"])}. The standard deviation is over the '
-           f'seeds, the interval over {DRAWS} draws of images and seeds.')
+           f'{len(runs[0]["images"])}. std is over the seeds; the interval '
+           f'(Welch) covers seeds and {DRAWS} draws of the images; p is of no '
+           'difference.')
     yield ''
     yield f'command: {command()}'
     for key in ('device', 'versions'):
         yield f'{key}: {"; ".join(sorted({run[key] for run in runs}))}'
 
 
-def as_csv(heads: Sequence[Head]) -> str:
+def as_csv(heads: Sequence[HeadResults]) -> str:
     """Return a line per run: head, seed, mIoU, IoU per class, figures."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')

@@ -3,14 +3,15 @@ import json
 from typing import Dict, List, NamedTuple, Sequence
 
 import numpy as np
+from scipy import stats
 
 from .plan import Run
 
 DRAWS = 10000
 
 
-class Head(NamedTuple):
-    """Of one head, the results of its runs, one per seed.
+class HeadResults(NamedTuple):
+    """The results of the runs of a head, one per seed.
 
     ``intersect`` and ``union`` are pixels, (seeds, images, classes).
     """
@@ -37,13 +38,13 @@ class Head(NamedTuple):
 class Gap(NamedTuple):
     """How far a head is behind the best one, in points of mean IoU.
 
-    ``low`` and ``high`` bound 95 % of the draws, ``share`` is the share of
-    them in which it is not behind.
+    ``low`` and ``high`` bound the 95 % confidence interval; ``p`` is that of
+    the test, two-sided, that they are equal.
     """
     mean: float
     low: float
     high: float
-    share: float
+    p: float
 
 
 def iou(intersect: np.ndarray, union: np.ndarray) -> np.ndarray:
@@ -57,7 +58,7 @@ def mean_iou(intersect: np.ndarray, union: np.ndarray) -> np.ndarray:
     return np.nanmean(iou(intersect, union), -1)
 
 
-def read(runs: Sequence[Run]) -> List[Head]:
+def read(runs: Sequence[Run]) -> List[HeadResults]:
     """Read the results of finished runs, the best head first.
 
     Raises:
@@ -72,7 +73,7 @@ def read(runs: Sequence[Run]) -> List[Head]:
         raise ValueError('the runs were validated on different images: '
                          f'{[len(one) for one in images]} of them')
     heads = [
-        Head(
+        HeadResults(
             name, own,
             *(np.array([run[key] for run in own], float)
               for key in ('intersect', 'union')))
@@ -81,7 +82,7 @@ def read(runs: Sequence[Run]) -> List[Head]:
     return sorted(heads, key=lambda head: -head.scores.mean())
 
 
-def bootstrap(heads: Sequence[Head],
+def bootstrap(heads: Sequence[HeadResults],
               rng: np.random.Generator) -> List[np.ndarray]:
     """Redraw the validation images, the same for all heads and seeds.
 
@@ -102,21 +103,32 @@ def bootstrap(heads: Sequence[Head],
     ]
 
 
-def gaps(heads: Sequence[Head]) -> List[Gap]:
+def gaps(heads: Sequence[HeadResults]) -> List[Gap]:
     """Compare the first head with each of the others.
 
-    Images are drawn in pairs (paired bootstrap), and from each head's seeds as
-    many as there are: a difference has to outlast both.
+    A difference has to outlast the images and the seeds. Its variance is that
+    over draws of the images, the same for both heads, plus the variance over
+    the seeds of either head; the interval is Welch's, whose degrees of freedom
+    (Satterthwaite) tell how well so few seeds estimate it. A head with one
+    seed has no variance over seeds: its interval is of the images alone.
     """
-    rng = np.random.default_rng(0)
-    drawn = []
-    for scores in bootstrap(heads, rng):
-        seeds = rng.integers(scores.shape[1], size=scores.shape)
-        drawn.append(np.take_along_axis(scores, seeds, 1).mean(1))
+    drawn = [d.mean(1) for d in bootstrap(heads, np.random.default_rng(0))]
+    images = heads[0].union.shape[1]
     found = []
-    for head, own in zip(heads[1:], drawn[1:]):
-        behind = drawn[0] - own
+    for head, scores in zip(heads[1:], drawn[1:]):
+        mean = heads[0].scores.mean() - head.scores.mean()
+        parts = [((drawn[0] - scores).var(), images - 1)]
+        parts += [(h.scores.var(ddof=1) / len(h.scores), len(h.scores) - 1)
+                  for h in (heads[0], head) if len(h.scores) > 1]
+        parts = [(variance, dof) for variance, dof in parts if variance > 0]
+        if not parts:  # equal on every image
+            found.append(Gap(mean, mean, mean, 1.))
+            continue
+        variance = sum(v for v, _ in parts)
+        student = stats.t(
+            variance**2 / sum(v**2 / dof for v, dof in parts),
+            scale=variance**0.5)
+        margin = student.ppf(0.975)
         found.append(
-            Gap(heads[0].scores.mean() - head.scores.mean(),
-                *np.percentile(behind, (2.5, 97.5)), np.mean(behind <= 0)))
+            Gap(mean, mean - margin, mean + margin, 2 * student.sf(abs(mean))))
     return found
