@@ -17,8 +17,7 @@ from .utils.state_dict import Versioned
 
 @MODELS.register_module()
 class CaCHead(Versioned, BaseDecodeHead):
-    """Learning to Predict Context-adaptive Convolution for Semantic
-    Segmentation.
+    """The decode head of CaC-Net.
 
     A convolution reduces the backbone's feature map to X, which ``num_heads``
     :class:`CaCModule` re-weight side by side. Their outputs and a globally
@@ -117,7 +116,8 @@ class CaCHead(Versioned, BaseDecodeHead):
         # the gradient of a sum is an expanded view, that of a mean a whole map
         dtype = torch.promote_types(features.dtype, torch.float32)
         total = features.sum((2, 3), keepdim=True, dtype=dtype)
-        pooled = (total / features.shape[2:].numel()).to(features.dtype)
+        h, w = features.shape[2:]  # their numel() would fix them in an export
+        pooled = (total / (h * w)).to(features.dtype)
         check_batch_norm(self.pool_conv.norm, pooled,
                          'the globally pooled branch', 'global_pool=False')
         return self.pool_conv(pooled)

@@ -60,6 +60,10 @@ HEAD = dict(in_channels=4, channels=4, num_classes=3)
     (CaCHead, 'num_heads', 0),
     (CaCHead, 'num_heads', 1.),
     (CaCHead, 'num_heads', True),
+    (CaCHead, 'num_heads', -1),
+    (CaCHead, 'num_heads', None),
+    (CaCHead, 'global_pool', 'yes'),
+    (CaCHead, 'share_kernels', 0),
     (CaCHead, 'global_pool', 1),
     (CaCHead, 'kernel_size', 6),
     (CaCHead, 'dilations', ()),
@@ -192,7 +196,7 @@ def test_commands_run_nothing_of_a_checkpoint(tmp_path, configs, command,
         main(command.format(config=config).split())
     assert int(end.value.code) in (1, 2)
     out, err = capsys.readouterr()
-    assert 'evil.pth is refused: to load it would run' in out + err
+    assert 'refusing to load evil.pth: unpickling would import' in out + err
     assert {path.name
             for path in tmp_path.iterdir()} == {'evil.pth', 'image.png'}
 

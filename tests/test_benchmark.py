@@ -39,6 +39,7 @@ def test_heads_are_measured_against_the_bare_convolution(capsys, tmp_path):
     assert (tmp_path / 'a.png').read_bytes().startswith(b'\x89PNG')
 
 
+@pytest.mark.slow
 def test_every_head_and_a_backbone_run(capsys):
     for name in heads.HEADS:
         case = heads.Case(name, setting(), None)

@@ -5,7 +5,11 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from test_mim import MIM, SHORT, mim
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmseg.registry import MODELS
+from test_mim import MIM, SHORT
 
 from cac_mmseg import CheckLabels
 
@@ -24,30 +28,41 @@ def fails(command, *arguments, cwd):
     ][-1]
 
 
+@pytest.fixture
+def run(tmp_path, configs, monkeypatch):
+    """Train or test in this process, as mim does in another."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(what, name, *options):
+        cfg = Config.fromfile(configs / f'{name}.py')
+        cfg.merge_from_dict(dict(option.split('=') for option in options))
+        cfg.work_dir = str(tmp_path / 'work_dir')
+        cfg.train_dataloader.update(
+            num_workers=0, persistent_workers=False, batch_size=2)
+        for loader in (cfg.val_dataloader, cfg.test_dataloader):
+            loader.update(num_workers=0, persistent_workers=False)
+            loader.dataset.num_images = 2
+        cfg.train_cfg.update(max_iters=2, val_interval=2)
+        getattr(Runner.from_cfg(cfg), what)()
+
+    return run
+
+
 @pytest.mark.parametrize('weights, words', [
     ('missing.pth', 'missing.pth is not a file'),
     ('garbage.pth', 'garbage.pth'),
     ('http://127.0.0.1:9/weights.pth', 'Connection refused'),
 ])
-def test_weights_that_cannot_be_loaded(tmp_path, configs, weights, words):
+def test_weights_that_cannot_be_loaded(tmp_path, run, weights, words):
     (tmp_path / 'garbage.pth').write_bytes(b'not a checkpoint')
-    message = fails(
-        'train',
-        configs / 'cac_r18_contextshapes.py',
-        '--cfg-options',
-        *SHORT,
-        f'model.pretrained={weights}',
-        cwd=tmp_path)
-    assert message.startswith('RuntimeError: the pretrained weights')
-    assert words in message and weights in message
-    assert 'model.pretrained=FILE' in message
-    assert 'model.pretrained=None' in message
+    with pytest.raises(RuntimeError, match='^the pretrained weights') as error:
+        run('train', 'cac_r18_contextshapes', f'model.pretrained={weights}')
+    for word in (words, weights, 'model.pretrained=FILE',
+                 'model.pretrained=None'):
+        assert word in str(error.value)
 
 
-def test_a_checkpoint_of_another_class_count(tmp_path, configs):
-    from mmengine.config import Config
-    from mmengine.registry import init_default_scope
-    from mmseg.registry import MODELS
+def test_a_checkpoint_of_another_class_count(tmp_path, configs, run):
     cfg = Config.fromfile(configs / 'cac_r18_contextshapes.py')
     init_default_scope('mmseg')
     cfg.model.decode_head.update(num_classes=7)
@@ -55,48 +70,40 @@ def test_a_checkpoint_of_another_class_count(tmp_path, configs):
     torch.save(
         dict(state_dict=MODELS.build(cfg.model).state_dict(), meta=dict()),
         tmp_path / 'seven.pth')
-    message = fails(
-        'test',
-        configs / 'cac_r18_contextshapes.py',
-        '--checkpoint',
-        'seven.pth',
-        '--cfg-options',
-        *SHORT,
-        cwd=tmp_path)
-    assert message.startswith('ValueError: checkpoint')
-    assert 'seven.pth' in message
-    assert 'predicts 7 classes and the config asks for 4' in message
+    with pytest.raises(ValueError, match='^checkpoint .*seven.pth') as error:
+        run('test', 'cac_r18_contextshapes', 'load_from=seven.pth')
+    assert 'predicts 7 classes and the config asks for 4' in str(error.value)
 
 
-def test_a_checkpoint_of_another_head(tmp_path, configs):
+def test_a_checkpoint_of_another_head(tmp_path, run):
     torch.save(
         dict(state_dict={'decode_head.conv_seg.bias': torch.zeros(4)}),
         tmp_path / 'other.pth')
-    message = fails(
-        'test',
-        configs / 'fcn_r18_contextshapes.py',
-        '--checkpoint',
-        'other.pth',
-        '--cfg-options',
-        *SHORT,
-        cwd=tmp_path)
-    assert 'backbone.conv1.weight is missing' in message
+    with pytest.raises(ValueError, match='backbone.conv1.weight is missing'):
+        run('test', 'fcn_r18_contextshapes', 'load_from=other.pth')
 
 
-def test_fine_tuning_may_leave_out_a_classifier(tmp_path, configs):
+def test_fine_tuning_may_leave_out_a_classifier(tmp_path, run, capsys):
     """load_from with other classes trains, and validates afterwards."""
     torch.save(
         dict(state_dict={'decode_head.conv_seg.bias': torch.zeros(9)}),
         tmp_path / 'other.pth')
-    output = mim(
-        'train',
-        configs / 'fcn_r18_contextshapes.py',
-        '--cfg-options',
-        *SHORT,
-        'load_from=other.pth',
-        cwd=tmp_path)
+    run('train', 'fcn_r18_contextshapes', 'load_from=other.pth')
+    output = ''.join(capsys.readouterr())
     assert 'size mismatch for decode_head.conv_seg.bias' in output
     assert 'val mIoU' in output
+
+
+@pytest.mark.slow
+def test_mim_ends_with_the_same_message(tmp_path, configs):
+    message = fails(
+        'train',
+        configs / 'cac_r18_contextshapes.py',
+        '--cfg-options',
+        *SHORT,
+        'model.pretrained=missing.pth',
+        cwd=tmp_path)
+    assert message.startswith('RuntimeError: the pretrained weights')
 
 
 def results(values, **more):

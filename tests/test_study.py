@@ -162,7 +162,7 @@ def test_every_head_has_a_config():
     assert [run.seed for run in runs] == [0] * len(HEADS) + [1] * len(HEADS)
     assert {run.config.randomness.seed for run in runs} == {0, 1}
     for run in runs:
-        assert run.iterations == 1000 and run.whole is None
+        assert run.iterations == 1000 and run.full_config is None
 
 
 @pytest.mark.parametrize('heads, words', [
@@ -231,8 +231,9 @@ def stored(data):
     before = os.getcwd()
     os.chdir(data)
     run, = plan(['cac'], 1, data / 'stored', frozen=True, options=SMALL)
-    features.store_features(run.whole, run.config, data / 'stored')
-    folder = data / 'stored' / features.folder_name(run.whole, run.config)
+    features.store_features(run.full_config, run.config, data / 'stored')
+    folder = data / 'stored' / features.folder_name(run.full_config,
+                                                    run.config)
     for step in features.loaders(run.config):
         step.folder = str(folder)
     yield run, folder
@@ -249,7 +250,7 @@ def predict(model, inputs, sample):
 def test_heads_on_stored_features_are_heads_on_the_backbone(stored):
     """The same weights predict the same, of an image and of its mirror."""
     run, _ = stored
-    backbone = features._Backbone(run.whole)
+    backbone = features._Backbone(run.full_config)
     whole = backbone.model.eval()
     with torch.no_grad():  # random ones hardly tell classes apart
         torch.nn.init.normal_(whole.decode_head.conv_seg.weight)
@@ -281,7 +282,7 @@ def test_features_of_the_mirror_go_with_the_mirrored_labels(stored):
         cv2.imread(info['seg_map_path'], cv2.IMREAD_UNCHANGED), (240, 180),
         interpolation=cv2.INTER_NEAREST)
     label[label == 11] = 255
-    pair = features._Backbone(run.whole)([image, image[:, ::-1]])
+    pair = features._Backbone(run.full_config)([image, image[:, ::-1]])
     seen = set()
     while len(seen) < 2:
         sample = dataset[0]
@@ -303,10 +304,10 @@ def test_features_are_computed_once(stored, data, monkeypatch):
         raise AssertionError('the backbone is not needed')
 
     monkeypatch.setattr(features, '_Backbone', never)
-    features.store_features(run.whole, run.config, data / 'stored')
+    features.store_features(run.full_config, run.config, data / 'stored')
     files[0].unlink()
     with pytest.raises(AssertionError, match='not needed'):
-        features.store_features(run.whole, run.config, data / 'stored')
+        features.store_features(run.full_config, run.config, data / 'stored')
 
 
 def test_features_of_other_weights_have_another_folder():
@@ -321,7 +322,7 @@ def test_features_of_other_weights_have_another_folder():
             'train_dataloader.batch_size': 8
     }):
         run, = plan(['fcn'], 1, ROOT, frozen=True, options=options)
-        names.add(features.folder_name(run.whole, run.config))
+        names.add(features.folder_name(run.full_config, run.config))
     assert len(names) == 4  # the batch does not matter
 
 

@@ -1,9 +1,9 @@
-"""``python -m cac_mmseg check-data``: the data sets of a config, read through.
+"""``python -m cac_mmseg check-data``: check every sample of a config's data.
 
-Every image and label map of training, validation and test is read as training
-reads it. Reports what is missing, unreadable, of different sizes or of values
-that are no class, and how often each class occurs; draws a few samples. Exit
-status 1 if something is wrong.
+Reads every image and label map of training, validation and test as training
+does. Reports files that are missing, unreadable, of different sizes or with
+values that are no class, and how often each class occurs; draws a few samples.
+Exit status 1 if there are problems.
 """
 import argparse
 import os
@@ -31,7 +31,7 @@ SAMPLES = 3  # drawn of each data set
 
 
 class Sample(NamedTuple):
-    """What reading an image and its label map told."""
+    """An image and its label map, and what is wrong with them."""
     image: str
     label: str
     problem: str = ''
@@ -46,7 +46,7 @@ class Loader:
     """
 
     def __init__(self, dataset: BaseDataset) -> None:
-        # as in mmseg, what loads is called so; the rest may resize or crop
+        # mmseg's loading transforms have such names; others resize or crop
         self.load = Compose([
             transform for transform in dataset.pipeline.transforms
             if type(transform).__name__.startswith('Load')
@@ -55,7 +55,7 @@ class Loader:
         self.ignored = dataset.ignore_index
 
     def __call__(self, image: str, label: str, info: dict) -> Sample:
-        """Read a sample; what is wrong with it is reported, never raised."""
+        """Read a sample; problems are returned, never raised."""
         for path in (image, label):
             # others are served by a backend of mmengine's
             if path and '://' not in path and not os.path.isfile(path):
@@ -84,7 +84,7 @@ class Loader:
 
 
 class Report(NamedTuple):
-    """Of one data set. A hint is no problem in itself."""
+    """The report on a data set. A hint does not count as a problem."""
     name: str
     dataset: BaseDataset
     samples: List[Sample]
@@ -93,7 +93,7 @@ class Report(NamedTuple):
 
 
 def check(config: Config, split: str, workers: int = 1) -> Optional[Report]:
-    """Read a data set of a config through.
+    """Check every sample of a data set.
 
     Args:
         config: As read from a file.
@@ -138,7 +138,7 @@ def check(config: Config, split: str, workers: int = 1) -> Optional[Report]:
 
 
 def _without_image(dataset: BaseDataset, known: set) -> Iterator[str]:
-    """Label maps that no image goes with, where images are not listed."""
+    """Find label maps without an image, unless a file lists the images."""
     folder = dataset.data_prefix.get('seg_map_path')
     if dataset.ann_file or not folder or not os.path.isdir(folder):
         return
@@ -152,7 +152,7 @@ def _without_image(dataset: BaseDataset, known: set) -> Iterator[str]:
 
 def _inconsistent(config: Config, split: str,
                   dataset: BaseDataset) -> Iterator[str]:
-    """What does not fit together though every file may be sound."""
+    """Find settings that contradict each other or the data set."""
     classes = dataset.metainfo['classes']
     for name in ('decode_head', 'auxiliary_head'):
         heads = config.model.get(name) or []
@@ -162,14 +162,14 @@ def _inconsistent(config: Config, split: str,
                        f'the {split} data set has {len(classes)} classes')
     for transform in dataset.pipeline.transforms:
         asked = getattr(transform, 'reduce_zero_label', None)
-        # None takes over what the data set says
+        # None means that of the data set
         if asked is not None and asked != dataset.reduce_zero_label:
             yield (f'{type(transform).__name__} has reduce_zero_label={asked},'
                    f' but the {split} data set {dataset.reduce_zero_label}')
 
 
 def _hints(dataset: BaseDataset, counts: np.ndarray) -> Iterator[str]:
-    """What the values suggest about reduce_zero_label."""
+    """Guess from the values whether reduce_zero_label is right."""
     classes = dataset.metainfo['classes']
     if not dataset.reduce_zero_label and counts[len(classes)]:
         yield (f'labels reach {len(classes)}: if they count from 1, and 0 is '

@@ -1,4 +1,4 @@
-"""``python -m cac_mmseg cost``: what each re-weighting costs for one image.
+"""``python -m cac_mmseg cost``: the cost of each re-weighting for one image.
 
 Parameters, multiply-adds (mmengine's analysis), and the activations in float32
 that are saved for backward, beyond the input.

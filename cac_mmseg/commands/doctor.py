@@ -1,7 +1,7 @@
-"""``python -m cac_mmseg doctor``: is everything there, and what to do if not.
+"""``python -m cac_mmseg doctor``: check the installation, and suggest fixes.
 
-Runs where the package itself cannot be imported, too. Exit status 1 if
-something has to be mended before a model can be trained, 0 otherwise.
+Also runs where ``import cac_mmseg`` fails. Exit status 1 if a model cannot be
+trained before something is fixed, 0 otherwise.
 """
 import argparse
 import platform
@@ -30,7 +30,7 @@ class Finding(NamedTuple):
 
 
 def examine(weights: Optional[str] = None) -> Iterator[Finding]:
-    """Examine the installation, from the ground up.
+    """Examine the installation, bottom up.
 
     Args:
         weights: A file of backbone weights to use in place of the network.
@@ -45,7 +45,7 @@ def examine(weights: Optional[str] = None) -> Iterator[Finding]:
     yield stack
     yield _mim()
     if stack.level == 'FAIL':
-        return  # the rest is made of it
+        return  # the rest needs it
     yield _mmcv_ops()
     yield _registry()
     yield _file(weights) if weights else _host()

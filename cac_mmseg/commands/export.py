@@ -1,9 +1,9 @@
 """``python -m cac_mmseg export``: a model as a file that runs without mmseg.
 
 From a normalised image to logits of the image's size; batch, height and width
-stay free. OUT.onnx is for ONNX Runtime and the like (standard operators only),
-OUT.pt2 for ``torch.export.load``. The file is compared with the model at sizes
-it was not exported with, and not written if they differ.
+stay dynamic. OUT.onnx is for ONNX Runtime and the like (standard operators
+only), OUT.pt2 for ``torch.export.load``. The file is compared with the model
+at other sizes than it was exported with, and not written if they differ.
 """
 import argparse
 import io
@@ -22,7 +22,7 @@ from ..utils.files import new_file
 
 TOLERANCE = 1e-3  # the largest difference of a logit that is accepted
 FORMATS = ('.onnx', '.pt2')
-SMALLEST = 64  # of an image, so that the smallest checked still has features
+SMALLEST = 64  # side of an image: the checked sizes are smaller still
 
 
 class Network(nn.Module):
@@ -113,11 +113,11 @@ def _write_program(network: nn.Module, file: Path,
     program = torch.export.export(
         network, (image, ), dynamic_shapes=_dynamic())
     # loads where this package is not installed
-    own = torch.ops.cac_mmseg
+    ops = torch.ops.cac_mmseg
     program = program.run_decompositions({
-        own.reweight.default:
+        ops.reweight.default:
         decomposed.reweight,
-        own.pool_queries.default:
+        ops.pool_queries.default:
         decomposed.pool_queries
     })
     buffer = io.BytesIO()  # to a full disk, torch would end the process

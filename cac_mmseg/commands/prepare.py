@@ -34,7 +34,7 @@ SPLITS = ('train', 'val')  # of VOC 2010: 4998 and 5105 images
 
 
 class Mask(NamedTuple):
-    """What became of a label map; ``counts`` are of the values of the mask."""
+    """The mask of a label map, or why there is none; ``counts`` by value."""
     name: str
     counts: Sequence[int] = ()
     kept: bool = False
@@ -42,7 +42,7 @@ class Mask(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was made of a folder of label maps."""
+    """The masks and lists that were written, and what does not match."""
     masks: List[Mask]
     splits: Dict[str, List[str]]
     missing: List[str]  # listed by VOC, but without a label map
@@ -73,10 +73,10 @@ def read_labels(path: Union[str, Path]) -> Dict[int, str]:
 
 
 def make_lookup(names: Dict[int, str]) -> np.ndarray:
-    """Return the class of each value of a label map, 255 where it has no name.
+    """Return the class of each value of a label map, 255 for unnamed values.
 
     Args:
-        names: Of the values; 0, for what nobody labelled, needs none.
+        names: Of the values; 0 (unlabelled) needs none.
 
     Raises:
         ValueError: If a class of PASCAL Context has no value.
@@ -96,7 +96,7 @@ def make_lookup(names: Dict[int, str]) -> np.ndarray:
 
 
 class Converter:
-    """Makes the mask of one label map, or keeps the one that is there.
+    """Converts a label map to a mask, or keeps the mask that exists.
 
     Args:
         lookup: See :func:`make_lookup`.

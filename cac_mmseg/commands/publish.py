@@ -1,9 +1,9 @@
-"""``python -m cac_mmseg publish``: weights that are small and safe to load.
+"""``python -m cac_mmseg publish``: slim weights that are safe to load.
 
 Keeps the weights and the plain values of the meta (classes, palette, config,
 iteration), drops the optimizer and the log, and puts the start of the file's
-SHA-256 into its name: OUT.pth becomes OUT-1a2b3c4d.pth. Nothing that the
-checkpoint contains is run.
+SHA-256 into its name: OUT.pth becomes OUT-1a2b3c4d.pth. mmseg's
+``publish_model`` keeps the log, with which ``weights_only=True`` fails.
 """
 import argparse
 import hashlib
@@ -18,7 +18,7 @@ from ..utils.files import new_file
 
 
 def publish(checkpoint: Union[str, Path], out: Union[str, Path]) -> Path:
-    """Write the weights of a checkpoint to a file of their own.
+    """Write the weights of a checkpoint to a file named by its hash.
 
     Args:
         checkpoint: A file written in training.

@@ -1,8 +1,8 @@
-"""``python -m cac_mmseg visualize``: a page per image, to see how it is read.
+"""``python -m cac_mmseg visualize``: a page per image, for visualisation.
 
-The image, the prediction, the ground truth where --labels has it, and what the
-CaC modules made of the image: for the channels that vary most over it, the
-weights W of each dilation, their sum, and the predicted kernels D.
+Image, prediction, ground truth (with --labels) and, for the channels of the
+CaC modules whose weights vary most over the image, the weights W of each
+dilation, their sum, and the predicted kernels D.
 """
 import argparse
 from pathlib import Path

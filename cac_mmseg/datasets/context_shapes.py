@@ -27,8 +27,8 @@ class ContextShapesDataset(BaseSegDataset):
     field of a truncated ResNet-18 does not bridge. Whatever its training, a
     head without global context can only guess; one with context can know.
 
-    The images are drawn on request, equal for equal arguments, and never
-    stored: paths are ``contextshapes://image/<split>/<seed>/<index>.png``, and
+    Images are drawn on request, reproducibly, and never stored: paths are
+    ``contextshapes://image/<split>/<seed>/<index>.png``, and
     ``contextshapes://label/...``, served by :class:`ContextShapesBackend` to
     whatever reads through mmengine, so mmseg's own pipelines, hooks and tools
     apply unchanged.

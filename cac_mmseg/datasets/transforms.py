@@ -1,4 +1,4 @@
-"""A transform that reads labels before a loss does."""
+"""A transform that checks labels before the loss sees them."""
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
@@ -10,9 +10,9 @@ from ..utils.checks import check_int
 class CheckLabels(BaseTransform):
     """Refuse a label map with values that are no class, naming its file.
 
-    A loss fails on them without saying where, on a GPU with a device-side
-    assertion that ends the process. To be used after ``LoadAnnotations``,
-    where labels are 0 .. num_classes - 1 or 255 (ignored).
+    The loss would fail without naming the file, on a GPU with a device-side
+    assertion that ends the process. Goes after ``LoadAnnotations``, where
+    labels are 0 .. num_classes - 1 or 255 (ignored).
 
     Args:
         num_classes: Number of classes.

@@ -1,4 +1,4 @@
-"""Hooks that show what a model predicts, and why."""
+"""Hooks that draw predictions and weighting maps after a validation."""
 import os.path as osp
 from typing import Dict, List, Optional, Sequence, Tuple
 
@@ -22,9 +22,11 @@ Row = Tuple[np.ndarray, Optional[np.ndarray], np.ndarray]
 class PredictionPictureHook(Hook):
     """Save image, ground truth and prediction side by side.
 
-    After each validation (test) samples spread over it are drawn, a row each,
-    to ``<work_dir>/val_prediction.png`` (``test_prediction.png``), sent to the
-    visualizer's backends, and the file is named in the log with the mIoU.
+    After each validation (test), a row for each of a few samples, spread over
+    the data set, goes to ``<work_dir>/val_prediction.png``
+    (``test_prediction.png``) and to the visualizer's backends. The log names
+    the file beside the mIoU. mmseg's ``SegVisualizationHook`` writes a picture
+    per image, without legend, and only with ``draw=True``.
 
     Args:
         num_images: Rows of the picture.
@@ -87,9 +89,9 @@ class PredictionPictureHook(Hook):
 class WeightingMapsHook(Hook):
     """Send pages with the weighting maps to the visualizer's backends.
 
-    After each validation, of the first images of the data set, as drawn by
-    ``python -m cac_mmseg visualize``: to files, TensorBoard, Weights & Biases,
-    whatever the config's ``vis_backends`` name. One line turns it on:
+    After each validation, the pages of ``python -m cac_mmseg visualize`` for
+    the first images of the data set go to the config's ``vis_backends``:
+    files, TensorBoard, Weights & Biases. To turn it on:
     ``default_hooks = dict(weighting_maps=dict(type='WeightingMapsHook'))``.
 
     Args:

@@ -1,4 +1,4 @@
-"""Errors in one readable line for what fails deep inside, late or silently."""
+"""Checks before a run of what would fail late, silently or deep inside."""
 from contextlib import ExitStack
 from typing import List, Optional
 
@@ -16,25 +16,25 @@ from .resume import settle_last_checkpoint
 
 @HOOKS.register_module()
 class PreflightHook(Hook):
-    """Check what a run starts from before it does.
+    """Check the checkpoints and weights that a run starts from.
 
-    Checkpoints are read without running what they contain; mmengine would run
-    it. A run to be resumed goes on from the newest checkpoint that is whole
+    Checkpoints are read without running code that they name, which mmengine
+    may run. A resumed run continues from the newest intact checkpoint
     (:func:`cac_mmseg.hooks.resume.settle_last_checkpoint`).
 
     Raises:
         RuntimeError: Before training, if the weights that a module starts
             from cannot be loaded; mmengine raises from deep inside.
-        FileNotFoundError, ValueError: If a checkpoint to be loaded is not
-            there, not whole, or asks for code to be run.
+        FileNotFoundError, ValueError: If a checkpoint to be loaded is missing,
+            damaged, or names code to be run.
         ValueError: Before a test, if the checkpoint does not fit the model,
-            which mmengine reports as a warning and goes on. In training, where
-            ``load_from`` may leave out a classifier on purpose, it stays one.
+            where mmengine only warns. In training a misfit stays a warning:
+            ``load_from`` may leave out a classifier on purpose.
     """
 
     def __init__(self) -> None:
         self.misfits: List[str] = []
-        # while mmengine loads: it reads its own log safely
+        # open while mmengine loads, so that it reads its own log safely
         self.loading = ExitStack()
 
     def before_run(self, runner: Runner) -> None:
@@ -48,15 +48,15 @@ class PreflightHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         theirs = {
-            _plain(name): tuple(value.shape)
+            _unwrapped(name): tuple(value.shape)
             for name, value in checkpoint.get('state_dict',
                                               checkpoint).items()
         }
         self.misfits = []
         for name, value in runner.model.state_dict().items():
-            name, shape = _plain(name), tuple(value.shape)
+            name, shape = _unwrapped(name), tuple(value.shape)
             if name not in theirs:
-                # an auxiliary head serves training only, a count nothing here
+                # neither is used in a test
                 if not name.startswith('auxiliary_head') and not name.endswith(
                         'num_batches_tracked'):
                     self.misfits.append(f'{name} is missing')
@@ -70,7 +70,7 @@ class PreflightHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self.loading.close()
-        self.misfits = []  # to train on is a way to make it fit
+        self.misfits = []  # training will make it fit
 
     def before_val(self, runner: Runner) -> None:
         self.before_test(runner)
@@ -86,18 +86,18 @@ class PreflightHook(Hook):
 
 
 def _check_start(runner: Runner) -> None:
-    """Read what is to be loaded, or settle what is to be resumed."""
+    """Check the checkpoint to load, or choose the one to resume from."""
     load_from = runner.cfg.get('load_from')
     if load_from and '://' not in load_from:
         load_weights(load_from)
     elif not load_from and runner.cfg.get('resume'):
         if is_main_process():
             settle_last_checkpoint(runner.work_dir)
-        barrier()  # the others read what it wrote
+        barrier()  # the other ranks read what it wrote
 
 
 def check_pretrained(model: nn.Module) -> None:
-    """Read the weights that modules start from, once.
+    """Check the weights that modules start from by loading them once.
 
     Raises:
         RuntimeError: With the file, the module, and what to do.
@@ -105,7 +105,7 @@ def check_pretrained(model: nn.Module) -> None:
     for name, module in model.named_modules():
         init_cfg = getattr(module, 'init_cfg', None)
         if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
-            _check_weights(_plain(name), init_cfg['checkpoint'])
+            _check_weights(_unwrapped(name), init_cfg['checkpoint'])
 
 
 def _check_weights(name: str, checkpoint: str) -> None:
@@ -117,7 +117,7 @@ def _check_weights(name: str, checkpoint: str) -> None:
         else:
             load_weights(checkpoint)
     except Exception as error:  # of urllib, pickle, zipfile, torch, ...
-        # the first line says it, others are advice on pickles
+        # the rest is advice on pickles
         first = (str(error).splitlines() or [''])[0]
         message = f'{type(error).__name__}: {first}'
     if message is not None:
@@ -128,6 +128,6 @@ def _check_weights(name: str, checkpoint: str) -> None:
             '--cfg-options model.pretrained=None')
 
 
-def _plain(name: str) -> str:
-    """Without the prefix of a DDP or test-time augmentation wrapper."""
-    return name[len('module.'):] if name.startswith('module.') else name
+def _unwrapped(name: str) -> str:
+    """Return a name without the prefix of DDP and of SegTTAModel."""
+    return name.removeprefix('module.')

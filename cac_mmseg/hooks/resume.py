@@ -1,4 +1,4 @@
-"""Find a checkpoint to go on from, whatever interrupted the run before."""
+"""Find the checkpoint to resume from after a run was interrupted."""
 import logging
 import os
 from pathlib import Path
@@ -13,12 +13,12 @@ LAST = 'last_checkpoint'  # mmengine's: holds the path of the newest
 
 
 def settle_last_checkpoint(work_dir: Union[str, Path]) -> Optional[Path]:
-    """Make ``last_checkpoint`` of a work folder name one that is whole.
+    """Make ``last_checkpoint`` of a work folder name an intact checkpoint.
 
-    A run that is killed while it saves leaves a checkpoint, or the file that
-    names it, cut off, and mmengine would fail deep inside when it resumes. The
-    named checkpoint is kept if it is whole; otherwise the newest that is takes
-    its place, and a warning names those that are not.
+    A run that is killed while it saves leaves a truncated checkpoint, or a
+    truncated ``last_checkpoint``, on which mmengine fails deep inside. The
+    named checkpoint is kept if it is intact; otherwise the newest intact one
+    replaces it, and a warning names those that are damaged.
 
     Args:
         work_dir: Of the run to resume.
@@ -27,7 +27,7 @@ def settle_last_checkpoint(work_dir: Union[str, Path]) -> Optional[Path]:
         The checkpoint, or None where there is none at all.
 
     Raises:
-        ValueError: If there are checkpoints, but none is whole.
+        ValueError: If there are checkpoints, but none is intact.
     """
     work_dir = Path(work_dir)
     broken: List[str] = []
@@ -41,7 +41,7 @@ def settle_last_checkpoint(work_dir: Union[str, Path]) -> Optional[Path]:
             with new_file(work_dir / LAST) as file:
                 file.write_text(str(path))
             print_log(
-                f'{work_dir / LAST} named no checkpoint that is whole'
+                f'{work_dir / LAST} named no intact checkpoint'
                 f'{"".join(f"; {reason}" for reason in broken)}: resuming '
                 f'from {path}',
                 logger='current',
@@ -55,7 +55,7 @@ def settle_last_checkpoint(work_dir: Union[str, Path]) -> Optional[Path]:
 
 
 def _candidates(work_dir: Path) -> List[Path]:
-    """The named one first, then the newest; those of a best score are none."""
+    """Return the named checkpoint, then the others, the newest first."""
     named = _named(work_dir)
     others = [
         path for pattern in ('iter_*.pth', 'epoch_*.pth')

@@ -1,9 +1,8 @@
-"""The two operations that touch a whole feature map, with their backward.
+"""The two operations that touch a full feature map, with their backward.
 
-Each saves its inputs alone and recomputes the rest, so that what a training
-step keeps is the feature map it has anyway. They are registered as custom
-operators, which ``torch.compile``, ``torch.export`` and autocast treat as any
-other.
+Each saves its inputs only and recomputes the rest, so a training step keeps
+nothing but the feature map, which it has anyway. They are custom operators, so
+``torch.compile``, ``torch.export`` and autocast treat them as any other.
 
 Which implementation runs:
 

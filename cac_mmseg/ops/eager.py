@@ -173,7 +173,7 @@ def _tap_sums(grad: Tensor, features: Tensor, dilation: int, s: int) -> Tensor:
 def _phases(maps: Tensor, dilation: int) -> Tensor:
     """Split maps, [1, n, h, w], into images that a dilation never mixes.
 
-    Positions of equal remainder by the dilation r make an image of their own:
+    Positions of equal remainder by the dilation r make one image each:
     [r * r, n, ceil(h / r), ceil(w / r)], channels_last.
     """
     n, h, w = maps.shape[1:]

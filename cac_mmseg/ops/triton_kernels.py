@@ -166,8 +166,8 @@ def _backward_kernels(grad_responses, x, grad_kernels, channels, height, width,
         for t in tl.static_range(KERNEL * KERNEL):
             value = _load_tap(x + image * x_b, row, column, offset, inside,
                               height, width, x_h, x_w, t, KERNEL, dilation)
-            one = tl.sum(outer * value, axis=0)[None, :]
-            sums += tl.where(tap == t, one, 0.)
+            total = tl.sum(outer * value, axis=0)[None, :]
+            sums += tl.where(tap == t, total, 0.)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)[None, :]
     place = (
         (image * len(DILATIONS) + i) * channels + channel) * KERNEL * KERNEL

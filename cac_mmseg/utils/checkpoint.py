@@ -1,4 +1,4 @@
-"""Read checkpoints without running anything that they say to run."""
+"""Read checkpoints without running the code that they name."""
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Callable, ContextManager, Dict, List, Optional, Union
@@ -26,12 +26,12 @@ def _history_attribute(owner: Any, name: str) -> Callable:
 
 
 def allow_log() -> ContextManager:
-    """Within it, ``torch.load(weights_only=True)`` reads mmengine's log.
+    """Context in which ``torch.load(weights_only=True)`` reads mmengine's log.
 
     Training checkpoints hold that log, of numpy arrays, beside the weights.
-    Without it such a load fails, upon which OneDL's mmengine loads whatever
-    the file contains, and the original one gives up. PyTorch's list of safe
-    globals belongs to the process: it is left as it was found.
+    Outside of this context the load fails: OneDL's mmengine then falls back to
+    an unsafe one, and the original mmengine raises. PyTorch's list of safe
+    globals, which is global to the process, is restored on exit.
     """
     reconstruct = np.zeros(1).__reduce__()[0]
     scalar = np.float64().__reduce__()[0]
@@ -43,7 +43,7 @@ def allow_log() -> ContextManager:
     ]
     classes = {HistoryBuffer, np.ndarray, np.dtype}
     classes |= {type(np.dtype(code)) for code in '?bBhHiIlLqQefd'}
-    # by name: OneDL's mmengine takes back those that it adds without
+    # with names: OneDL's mmengine removes entries without one after each load
     return torch.serialization.safe_globals([
         *functions, (_history_attribute, 'builtins.getattr'),
         *((c, f'{c.__module__}.{c.__qualname__}') for c in classes)
@@ -62,8 +62,8 @@ def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no checkpoint, or asks for code to be run that no
-            checkpoint of mmengine's asks for.
+        ValueError: If it is no checkpoint, or unpickling it would import what
+            no checkpoint of mmengine's needs.
     """
     path = Path(path)
     if not path.is_file():
@@ -81,7 +81,7 @@ def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
                          f'{type(error).__name__}: {reason}') from error
     if unknown:
         raise ValueError(
-            f'{path} is refused: to load it would run '
+            f'refusing to load {path}: unpickling would import '
             f'{", ".join(sorted(unknown))}, which no checkpoint of mmengine '
             'needs')
     if not isinstance(content, dict):
@@ -93,11 +93,12 @@ def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
         raise ValueError(f'{path} holds no weights: neither under '
                          f"'state_dict' nor by itself; its keys are "
                          f'{", ".join(map(str, [*content][:8]))}')
-    return dict(state_dict=weights, meta=_plain(content.get('meta', {})))
+    meta = _plain_values(content.get('meta', {}))
+    return dict(state_dict=weights, meta=meta)
 
 
 def _unknown(path: Path) -> List[str]:
-    """Return what a file wants to import that is not known to be harmless."""
+    """Return what unpickling a file would import, but for what is safe."""
     if not is_zipfile(path):
         return []  # as torch.save wrote before 1.6, or cut off
     with ZipFile(path) as archive:
@@ -136,12 +137,12 @@ def load_model(config: Union[str, Path],
     return model.eval()
 
 
-def _plain(value: Any) -> Any:
-    """Leave out whatever is not a plain value."""
+def _plain_values(value: Any) -> Any:
+    """Drop whatever is not a number, a string, or a container of them."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items() if _is_plain(v)}
+        return {k: _plain_values(v) for k, v in value.items() if _is_plain(v)}
     if isinstance(value, (list, tuple)):
-        return type(value)(_plain(v) for v in value if _is_plain(v))
+        return type(value)(_plain_values(v) for v in value if _is_plain(v))
     return value
 
 

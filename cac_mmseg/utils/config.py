@@ -1,4 +1,4 @@
-"""Find, read and understand config files."""
+"""Find and read configs, and build the data sets they describe."""
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Iterator, List, Union
@@ -64,7 +64,7 @@ def load_config(path: Union[str, Path]) -> Config:
 def dataset_configs(config: Config, split: str) -> Iterator[dict]:
     """Yield what configures the 'train', 'val' or 'test' data sets.
 
-    Several where they are concatenated; wrappers are looked into.
+    Several if they are concatenated; wrappers are unwrapped.
     """
     todo = [config.get(f'{split}_dataloader', {}).get('dataset')]
     while todo:
@@ -98,7 +98,7 @@ def build_datasets(config: Config, split: str,
 
 
 def dataset_without_data(config: Config) -> BaseSegDataset:
-    """Build the data set that a config tests on, of which no file is read.
+    """Build the data set that a config tests on, without reading its files.
 
     It knows the classes, their colours, how labels are read, and the pipeline.
 
@@ -109,7 +109,7 @@ def dataset_without_data(config: Config) -> BaseSegDataset:
     if cfg is None:
         raise ValueError(f'{config.filename} has no test_dataloader.dataset, '
                          'which names the classes and the pipeline')
-    # some of mmseg's assert that these exist: any file does
+    # some of mmseg's data sets assert that these exist: any file will do
     there = dict(
         data_root=None,
         data_prefix=dict(img_path='.', seg_map_path='.'),

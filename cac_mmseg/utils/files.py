@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written completely or not at all."""
 import os
 import tempfile
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from typing import Iterator, Union
 
 
 def check_writable(path: Union[str, Path]) -> Path:
-    """Return the folder of a file to be written, if it can be."""
+    """Return the folder of a file to be written, if that is possible."""
     folder = Path(path).resolve().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ValueError(f'{path} cannot be written: {folder} is not a folder '
@@ -16,7 +16,7 @@ def check_writable(path: Union[str, Path]) -> Path:
 
 
 def make_folder(path: Union[str, Path]) -> Path:
-    """Return a folder to write to, made where it is missing."""
+    """Return a folder to write to, created if it is missing."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def make_folder(path: Union[str, Path]) -> Path:
 def new_file(path: Union[str, Path]) -> Iterator[Path]:
     """Yield a path to write to, which takes the place of ``path`` at the end.
 
-    After an error nothing is left of it, and what was there before stays.
+    After an error the new file is removed, and an earlier one stays.
 
     Raises:
         ValueError: If the folder of ``path`` cannot be written to.

@@ -29,7 +29,7 @@ def resolve_module(argument: str, value: Union[str, dict],
     if isinstance(name, str) and name:
         try:
             module = MODELS.get(name)
-        except Exception:  # of a scope or a package that does not import
+        except Exception:  # a scope or a package that does not import
             module = None
     if not isinstance(module, type):  # a dotted name can find anything
         raise ValueError(

@@ -1,1 +1,1 @@
-"""What a model makes of an image: captured context, drawing, pages."""
+"""How a model reads an image: captured context, drawing, pages."""

@@ -32,7 +32,7 @@ def context_modules(model: nn.Module) -> List[Tuple[str, nn.Module]]:
 
 @torch.no_grad()
 def capture_context(model: BaseSegmentor, data: dict) -> List[Context]:
-    """Run a model on an image as a whole, and return what its modules made.
+    """Run a model on a full image, and return its modules' kernels and maps.
 
     Args:
         model: In evaluation mode.
@@ -42,16 +42,16 @@ def capture_context(model: BaseSegmentor, data: dict) -> List[Context]:
         One per module that predicts depth-wise kernels, on the CPU.
     """
     contexts: List[Context] = []
-    with _kept(model, contexts):
+    with _capturing(model, contexts):
         model(model.data_preprocessor(data, False)['inputs'], mode='tensor')
     return contexts
 
 
 @contextmanager
-def _kept(model: nn.Module, contexts: List[Context]) -> Iterator[None]:
+def _capturing(model: nn.Module, contexts: List[Context]) -> Iterator[None]:
 
     def keep(name: str, module: nn.Module, inputs: Sequence[Tensor]) -> None:
-        # some are called with kernels that have been predicted already
+        # a head passes kernels that it predicted for several modules at once
         x, kernels = (*inputs, None)[:2]
         if kernels is None:
             kernels = module.predict_kernels(x)

@@ -25,7 +25,7 @@ Tile = Optional[np.ndarray]  # a picture, a label map (H, W), or nothing
 
 
 def save_picture(picture: np.ndarray, path: Union[str, Path]) -> None:
-    """Write a picture, whole or not at all."""
+    """Write a picture, completely or not at all."""
     with new_file(path) as file:
         mmcv.imwrite(mmcv.rgb2bgr(picture), str(file))
 
@@ -149,7 +149,7 @@ def _draw_maps(figure: Figure, context: Context, channels: Sequence[int],
         limits = dict(vmin=maps.min(), vmax=maps.max())
         largest = abs(kernels).max()
         scale = dict(vmin=-largest, vmax=largest, cmap='RdBu_r')
-        tiles = [(one, limits) for one in maps] + [(maps.sum(0), {})]
+        tiles = [(map_, limits) for map_ in maps] + [(maps.sum(0), {})]
         tiles += [(kernel, scale) for kernel in kernels]
         for ax, (tile, style) in zip(row, tiles):
             _show(ax, tile, **style)

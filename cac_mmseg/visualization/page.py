@@ -22,7 +22,7 @@ def page(model: BaseSegmentor,
         model: In evaluation mode.
         data: A batch of one image as a data loader gives it.
         output: What the model predicts for it; its ground truth is drawn too
-            where there is one.
+            if it has one.
         meta: ``classes`` and ``palette``.
         count, channels: See
             :func:`cac_mmseg.visualization.context.choose_channels`.

@@ -1,4 +1,4 @@
-"""Images and label maps that a user names, read as a config reads its data."""
+"""Read images and label maps as the test pipeline of a config does."""
 import os
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
@@ -49,7 +49,7 @@ class Reader:
         Raises:
             ValueError: If a file is not what its name says.
         """
-        read_image(image)  # or it raises with the name of the file
+        read_image(image)  # raises an error that names the file
         info = dict(
             img_path=image,
             label_map=self.dataset.label_map,

@@ -1,8 +1,8 @@
-"""``python -m cac_mmseg benchmark``: how fast, and how close to the limit.
+"""``python -m cac_mmseg benchmark``: time and memory of decode heads.
 
-By default a table of decode heads, measured in turns in one run; with
-``--backbone`` the same heads behind a ResNetV1c-D8; with ``--op`` the
-re-weighting alone, beside what the device's memory allows.
+By default mmseg's decode heads and CaCHead, interleaved in one run; with
+``--backbone`` behind a ResNetV1c-D8; with ``--op`` the re-weighting alone,
+beside the floor that the memory bandwidth sets.
 """
 import argparse
 

@@ -131,7 +131,7 @@ def measure(setting: Setting, names: List[str], backbone: Optional[int],
     """Measure the heads in turns; those that do not run are named."""
     init_default_scope('mmseg')
     cases: Dict[str, Case] = {}
-    for name in dict.fromkeys([BARE, *names]):  # what all is compared with
+    for name in dict.fromkeys([BARE, *names]):  # the reference comes first
         try:
             case = Case(name, setting, backbone)
             train(case, setting)
@@ -143,7 +143,7 @@ def measure(setting: Setting, names: List[str], backbone: Optional[int],
         if setting.compile:
             cases[f'{name} compiled'] = torch.compile(case)
     if BARE not in cases:
-        raise ValueError(f'{BARE}, which all is compared with, does not run '
+        raise ValueError(f'{BARE}, the reference of all ratios, does not run '
                          f'here: {report.skipped[BARE]}')
     functions: Dict[str, Callable[[], Any]] = {}
     for name, case in cases.items():
@@ -153,9 +153,9 @@ def measure(setting: Setting, names: List[str], backbone: Optional[int],
     for name, case in cases.items():
         row = {'name': name}
         for what in ('train', 'predict'):
-            own = times[f'{name} {what}']
-            row[f'{what}_ms'] = median(own) * 1e3
-            row[f'{what}_ratio'] = ratio(own, times[f'{BARE} {what}'])
+            seconds = times[f'{name} {what}']
+            row[f'{what}_ms'] = median(seconds) * 1e3
+            row[f'{what}_ratio'] = ratio(seconds, times[f'{BARE} {what}'])
         report.add({**row, **_sizes(case, setting)})
 
 

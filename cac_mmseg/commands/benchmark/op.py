@@ -1,4 +1,4 @@
-"""The re-weighting alone, beside the least that memory has to move.
+"""The re-weighting alone, beside the floor of its memory traffic.
 
 Forward reads X and writes Y; backward reads X and dY and writes dX. Kernels
 are small beside them. So with S the bytes of X the floor is 2 S forward and
@@ -48,8 +48,8 @@ def measure(setting: Setting, report: Report) -> None:
     functions[large] = _step(setting, h * 2, w * 2)
 
     times = {
-        name: median(own)
-        for name, own in interleave(functions, setting).items()
+        name: median(seconds)
+        for name, seconds in interleave(functions, setting).items()
     }
     bandwidth = 2 * COPY_BYTES / times.pop('copy')
     report.facts['copy bandwidth'] = f'{bandwidth / 1e9:.1f} GB/s'

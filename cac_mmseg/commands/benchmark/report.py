@@ -1,4 +1,4 @@
-"""What was measured, as a table, as JSON and as a plot."""
+"""The results as a table, as JSON and as a plot."""
 import json
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -29,7 +29,7 @@ SCALE = {'multiply_adds': 1e-9}
 
 
 class Report:
-    """Rows of figures, and under which conditions they came about."""
+    """Rows of figures, and the conditions they were measured under."""
 
     def __init__(self, setting: Setting) -> None:
         self.rows: List[Dict[str, Any]] = []
@@ -55,7 +55,7 @@ class Report:
         self.rows.append(row)
 
     def skip(self, name: str, error: Exception) -> None:
-        """Say why something is not among the rows."""
+        """Record why something was not measured."""
         first = (str(error).strip().splitlines() or [''])[0]
         self.skipped[name] = f'{type(error).__name__}: {first}'
 

@@ -1,4 +1,4 @@
-"""Timing in turns: what is compared runs under the same conditions."""
+"""Interleaved timing: all functions run under the same conditions."""
 import sys
 import time
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def _synchronize(device: torch.device) -> None:
 
 def interleave(functions: Dict[str, Callable[[], object]],
                setting: Setting) -> Dict[str, List[float]]:
-    """Time every function once per round, after rounds that do not count.
+    """Time every function once per round, after two warm-up rounds.
 
     Args:
         functions: By name.
@@ -78,5 +78,5 @@ def interleave(functions: Dict[str, Callable[[], object]],
 
 
 def ratio(times: List[float], reference: List[float]) -> float:
-    """Median of the ratios within a round, which a drifting clock leaves."""
-    return median(one / other for one, other in zip(times, reference))
+    """Median of the ratios within a round: a drifting clock cancels out."""
+    return median(a / b for a, b in zip(times, reference))

@@ -1,4 +1,4 @@
-"""``python -m cac_mmseg study``: decode heads side by side, on real images.
+"""``python -m cac_mmseg study``: compare decode heads on real images.
 
 Trains every head of ``configs/study`` (or those asked for) with several seeds
 under one protocol, through mmengine's Runner, each run in a process of its
@@ -64,20 +64,20 @@ def run(arguments: argparse.Namespace) -> None:
     out = make_folder(arguments.out).resolve()
     runs = plan(arguments.heads, arguments.seeds, out, arguments.frozen,
                 arguments.amp, arguments.cfg_options)
-    missing = [one for one in runs if not one.result_file.is_file()]
+    missing = [run for run in runs if not run.result_file.is_file()]
     print(f'{len(runs)} runs, {len(runs) - len(missing)} are there')
-    # what would fail in every run, before the first one
-    for one in {one.head: one for one in missing}.values():
-        if one.whole:
-            features.store_features(one.whole, one.config, out)
+    # what would fail in every run fails here, before the first
+    for run in {run.head: run for run in missing}.values():
+        if run.full_config:
+            features.store_features(run.full_config, run.config, out)
         else:
             for split in ('train', 'val'):
-                build_datasets(one.config, split)
-            features.build_model(one.config)
+                build_datasets(run.config, split)
+            features.build_model(run.config)
     failed = execute(missing, arguments.jobs) if missing else []
-    finished = [one for one in runs if one not in failed]
+    finished = [run for run in runs if run not in failed]
     if finished:
         report.publish(finished, out)
-    for one in failed:
-        print(f'{one}: failed, see {one.folder / "log.txt"}')
+    for run in failed:
+        print(f'{run}: failed, see {run.folder / "log.txt"}')
     sys.exit(bool(failed))

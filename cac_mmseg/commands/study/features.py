@@ -76,20 +76,20 @@ def loaders(config: Config) -> List[ConfigDict]:
     ]
 
 
-def folder_name(whole: Config, heads: Config) -> str:
+def folder_name(full_config: Config, heads: Config) -> str:
     """Name a folder after the backbone, its weights, the data and its size."""
     dataset = next(dataset_configs(heads, 'val'))
-    parts = (whole.model.backbone, whole.model.get('pretrained'),
-             whole.model.data_preprocessor, dataset.get('data_root'),
+    parts = (full_config.model.backbone, full_config.model.get('pretrained'),
+             full_config.model.data_preprocessor, dataset.get('data_root'),
              [step for step in dataset.pipeline if step.type == 'Resize'])
     return f'features-{sha256(repr(parts).encode()).hexdigest()[:8]}'
 
 
-def store_features(whole: Config, heads: Config, out: Path) -> None:
+def store_features(full_config: Config, heads: Config, out: Path) -> None:
     """Run the backbone of a config over the data that its head trains on.
 
     Args:
-        whole: Configures the backbone and its weights.
+        full_config: Configures the backbone and its weights.
         heads: Configures the data, with ``LoadFeatures`` in its pipelines,
             which name the folder.
         out: Gets that folder with a file per image, (1, H, W, C) in float16,
@@ -117,7 +117,7 @@ def store_features(whole: Config, heads: Config, out: Path) -> None:
                     todo.append((file, before, info, 1 + mirrored))
     if not todo:
         return
-    backbone = _Backbone(whole)
+    backbone = _Backbone(full_config)
     for file, before, info, copies in track(
             todo, 'features', show_speed=False):
         image = before(info)['img']

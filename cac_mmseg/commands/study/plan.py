@@ -1,4 +1,4 @@
-"""Which runs a study consists of: heads x seeds, each a config, a folder."""
+"""The runs of a study: heads x seeds, each with a config and a folder."""
 from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Optional, Sequence, Tuple
@@ -17,25 +17,25 @@ FROZEN = FOLDER / '_base_' / 'frozen.py'
 class Run:
     """A head trained from a seed.
 
-    ``whole`` is the config with the backbone that ``config`` leaves out.
+    ``full_config`` is the config with the backbone that ``config`` leaves out.
     """
     head: str
     seed: int
     config: Config
     folder: Path
-    whole: Optional[Config] = None
+    full_config: Optional[Config] = None
 
     def __str__(self) -> str:
         return f'{self.head}, seed {self.seed}'
 
     @property
     def config_file(self) -> Path:
-        """What the run is made by."""
+        """The config that the run was started with."""
         return self.folder / 'config.py'
 
     @property
     def result_file(self) -> Path:
-        """Its figures; there only when the run has come to its end."""
+        """Its figures; written at the end of the run."""
         return self.folder / 'result.json'
 
     @property
@@ -73,10 +73,11 @@ def plan(heads: Sequence[str],
         configs[name] = _configs(head, frozen, amp, options or {})
     runs = []
     for seed in range(seeds):
-        for head, (config, whole) in configs.items():
+        for head, (config, full_config) in configs.items():
             config = config.copy()
             config.randomness = dict(seed=seed)
-            run = Run(head, seed, config, out / head / f'seed{seed}', whole)
+            run = Run(head, seed, config, out / head / f'seed{seed}',
+                      full_config)
             _check_same(run)
             runs.append(run)
     return runs
@@ -95,9 +96,9 @@ def _read(head: str, options: dict) -> Config:
 def _configs(head: str, frozen: bool, amp: bool,
              options: dict) -> Tuple[Config, Optional[Config]]:
     """Of a run, and with the backbone where that one leaves it out."""
-    config, whole = _read(head, options), None
+    config, full_config = _read(head, options), None
     if frozen:
-        whole = config.copy()
+        full_config = config.copy()
         config.merge_from_dict(Config.fromfile(FROZEN).to_dict())
         # what is not of the backbone holds for what is laid over, too
         config.merge_from_dict({
@@ -105,9 +106,9 @@ def _configs(head: str, frozen: bool, amp: bool,
             for key, value in options.items()
             if not key.startswith(('model.backbone', 'model.pretrained'))
         })
-        # beside what a head of one's own imports
+        # a head of a user's may import more
         config.custom_imports.imports.append(features.__name__)
-        folder = features.folder_name(whole, config)
+        folder = features.folder_name(full_config, config)
         for step in features.loaders(config):
             step.folder = folder
     if amp:
@@ -117,7 +118,7 @@ def _configs(head: str, frozen: bool, amp: bool,
     # an interrupted run starts again: the weights at its end are enough
     config.default_hooks.checkpoint.update(
         interval=config.train_cfg.max_iters, save_optimizer=False)
-    return config, whole
+    return config, full_config
 
 
 def _check_same(run: Run) -> None:

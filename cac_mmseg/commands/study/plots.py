@@ -61,7 +61,7 @@ def accuracy_over_cost(heads: Sequence[HeadResults], path: Path) -> None:
     right.set_xlabel('multiply-adds of an image, G')
     for ax in (left, right):
         ax.margins(x=0.15)
-        _plain(ax)
+        _style(ax)
     figure.legend(loc='outside right center', frameon=False)
     _save(figure, path)
 
@@ -97,7 +97,7 @@ def learning_curves(heads: Sequence[HeadResults], path: Path) -> None:
     right.set_ylabel(SPREAD)
     for ax in (left, right):
         ax.set_xlabel('iterations')
-        _plain(ax)
+        _style(ax)
     figure.legend(loc='outside right center', frameon=False)
     _save(figure, path)
 
@@ -125,7 +125,7 @@ def class_bars(heads: Sequence[HeadResults], path: Path) -> None:
     ax.set_xticks(range(len(classes)), classes, rotation=30, ha='right')
     ax.set_ylabel('IoU, mean and range of the seeds')
     figure.legend(loc='outside right center', frameon=False)
-    _plain(ax)
+    _style(ax)
     _save(figure, path)
 
 
@@ -154,7 +154,7 @@ def predictions(runs: Sequence[Run]) -> np.ndarray:
     return draw_rows(rows, ('image', 'ground truth', *shown), dataset.metainfo)
 
 
-def _plain(ax: Axes) -> None:
+def _style(ax: Axes) -> None:
     ax.grid(alpha=0.3)
     ax.set_axisbelow(True)
     ax.spines[['top', 'right']].set_visible(False)

@@ -1,4 +1,4 @@
-"""Runs in processes of their own, and how far they are."""
+"""Carry out runs, each in its own process, and show their progress."""
 import json
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What a study found: a table, a csv, and plots."""
+"""The results of a study: a table, a csv, and plots."""
 import csv
 import io
 from pathlib import Path
@@ -39,12 +39,14 @@ def publish(runs: Sequence[Run], out: Path) -> None:
 
 def table(heads: Sequence[HeadResults]) -> str:
     """Return a row per head in Markdown, the best first."""
-    headings = ('head', 'mIoU', 'std', 'behind the best [95 %]',
-                'p', 's/iteration', 'peak, MiB',
-                'parameters, M', 'multiply-adds, G')
+    headings = ('head', 'mIoU', 'std', 'behind the best [95 %]', 'p',
+                's/iteration', 'peak, MiB', 'parameters, M',
+                'multiply-adds, G')
     rows = []
-    behind = [('', '')] + [(f'{gap.mean:.2f} [{gap.low:.2f}, {gap.high:.2f}]',
-                            f'{gap.p:.3f}') for gap in gaps(heads)]
+    behind = [('', '')] + [
+        (f'{gap.mean:.2f} [{gap.low:.2f}, {gap.high:.2f}]', f'{gap.p:.3f}')
+        for gap in gaps(heads)
+    ]
     for head, gap in zip(heads, behind):
         scores = head.scores
         std = f'{scores.std(ddof=1):.2f}' if len(scores) > 1 else ''
@@ -59,7 +61,7 @@ def table(heads: Sequence[HeadResults]) -> str:
 
 
 def _notes(heads: Sequence[HeadResults]) -> Iterator[str]:
-    """What the table is of."""
+    """Say what the table was measured on."""
     runs = [run for head in heads for run in head.runs]
     seeds = max(len(head.runs) for head in heads)
     yield (f'Seeds: {seeds}, of {runs[0]["iterations"]} iterations; images: '

@@ -1,4 +1,4 @@
-"""The figures of a study's runs, and what can be said from them."""
+"""The results of a study's runs, and the statistics on them."""
 import json
 from typing import Dict, List, NamedTuple, Sequence
 
@@ -68,16 +68,20 @@ def read(runs: Sequence[Run]) -> List[HeadResults]:
     for run in runs:
         result = json.loads(run.result_file.read_text())
         results.setdefault(run.head, []).append({**result, 'seed': run.seed})
-    images = {tuple(r['images']) for own in results.values() for r in own}
+    images = {
+        tuple(run['images'])
+        for head in results.values()
+        for run in head
+    }
     if len(images) > 1:
         raise ValueError('the runs were validated on different images: '
-                         f'{[len(one) for one in images]} of them')
+                         f'{[*map(len, images)]} of them')
     heads = [
         HeadResults(
-            name, own,
-            *(np.array([run[key] for run in own], float)
+            name, head,
+            *(np.array([run[key] for run in head], float)
               for key in ('intersect', 'union')))
-        for name, own in results.items()
+        for name, head in results.items()
     ]
     return sorted(heads, key=lambda head: -head.scores.mean())
 

@@ -34,7 +34,7 @@ class PerImageIoU(IoUMetric):
     def compute_metrics(self, results: list) -> Dict[str, float]:
         """Compute what IoUMetric does."""
         intersect, union = (
-            torch.stack(one) for one in list(zip(*results))[:2])
+            torch.stack(areas) for areas in list(zip(*results))[:2])
         self.areas = dict(
             intersect=intersect.long().tolist(), union=union.long().tolist())
         return super().compute_metrics(results)
