@@ -5,6 +5,7 @@ A command is a module of ``commands`` with ``add_arguments(parser)`` and
 """
 import argparse
 import sys
+import warnings
 from importlib import import_module
 from types import ModuleType
 from typing import List, Optional
@@ -39,6 +40,8 @@ def main(argv: Optional[List[str]] = None) -> None:
             command.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(command)
     arguments = parser.parse_args(argv)
+    # mmseg's, for each cross entropy of a config that leaves it at its default
+    warnings.filterwarnings('ignore', 'Default ``avg_non_ignore``')
     try:
         module.run(arguments)
     except (ImportError, OSError, ValueError) as error:

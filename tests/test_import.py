@@ -1,5 +1,6 @@
 """What ``import cac_mmseg`` says where the mmseg stack is not sound."""
 import os
+import re
 import subprocess
 import sys
 
@@ -85,6 +86,7 @@ def test_an_import_keeps_to_itself():
 import sys
 import torch
 import cac_mmseg
+print(cac_mmseg.__version__)
 assert not [name for name in sys.modules if name.startswith('matplotlib')]
 names = [str(entry) for entry in torch.serialization.get_safe_globals()]
 assert not [name for name in names if 'getattr' in name], names
@@ -94,5 +96,5 @@ assert not [name for name in names if 'getattr' in name], names
                          text=True,
                          timeout=120)
     assert run.returncode == 0, run.stderr
-    assert not run.stdout
+    assert re.fullmatch(r'\d+\.\d+\.\d+\n', run.stdout)
     assert 'Fail to import' not in run.stderr

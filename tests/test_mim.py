@@ -7,7 +7,6 @@ from pathlib import Path
 
 import cv2
 import pytest
-from conftest import ROOT
 
 MIM = Path(sys.executable).with_name('mim')
 SHORT = [
@@ -135,16 +134,3 @@ def test_context_is_needed_and_found(tmp_path, configs):
         score = dict(zip(names, pool.map(train, names)))
     assert score['cac'] >= 85
     assert score['fcn'] <= score['cac'] - 20
-
-
-def test_console_is_not_polluted_on_import():
-    """The package itself prints and warns nothing."""
-    code = ('import warnings, mmseg.models, mmcv, matplotlib\n'
-            'warnings.simplefilter("error")\nimport cac_mmseg\n'
-            'print(cac_mmseg.__version__)')
-    run = subprocess.run([sys.executable, '-c', code],
-                         cwd=ROOT,
-                         text=True,
-                         capture_output=True)
-    assert run.returncode == 0, run.stderr
-    assert re.fullmatch(r'\d+\.\d+\.\d+', run.stdout.strip().split('\n')[-1])
