@@ -1,4 +1,4 @@
-"""The study: its runs, its stored features, its statistics, its command."""
+"""The study: its protocols, its runs, its statistics, its command."""
 import csv
 import json
 import os
@@ -13,27 +13,21 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.structures import PixelData
 from mmseg.evaluation import IoUMetric
-from mmseg.registry import DATASETS, MODELS
-from mmseg.structures import SegDataSample
+from mmseg.registry import MODELS
 
-from cac_mmseg.commands.study import features, processes, report, results
-from cac_mmseg.commands.study.plan import HEADS, Run, plan
+from cac_mmseg.commands.study import processes, report, results
+from cac_mmseg.commands.study.plan import (FOLDER, HEADS, PROTOCOLS, Run, plan,
+                                           settings)
 from cac_mmseg.commands.study.processes import execute
 from cac_mmseg.commands.study.worker import PerImageIoU
-from cac_mmseg.utils.checkpoint import load_weights
+from cac_mmseg.utils.config import build_datasets, load_config
 
-# a backbone from scratch that is fast enough for tests
+# from scratch, and short enough for tests
 SMALL = {
     'model.pretrained': None,
-    'model.backbone.depth': 18,
-    'model.decode_head.in_channels': 512,
     'model.decode_head.channels': 8,
-    'train_cfg.max_iters': 2,
-    'train_cfg.val_interval': 1,
     'train_dataloader.batch_size': 2,
 }
 
@@ -157,12 +151,60 @@ def test_the_interval_covers_no_difference_as_often_as_it_says(
 def test_every_head_has_a_config():
     assert {'fcn', 'pspnet', 'dmnet', 'channel-attention', 'cac'} <= {*HEADS}
     runs = plan(HEADS, 2, ROOT / 'nowhere')
-    assert len({run.folder for run in runs}) == 2 * len(HEADS)
-    # seed by seed: an interrupted study has something of every head
+    assert len({run.result_file for run in runs}) == 2 * len(HEADS)
     assert [run.seed for run in runs] == [0] * len(HEADS) + [1] * len(HEADS)
     assert {run.config.randomness.seed for run in runs} == {0, 1}
+
+
+@pytest.mark.parametrize('protocol', PROTOCOLS)
+def test_heads_of_a_protocol_share_everything_else(protocol):
+    runs = plan(HEADS, 1, ROOT / 'nowhere', protocol)
+    base = load_config(FOLDER / '_base_' / f'{protocol}.py')
+    init_default_scope('mmseg')
     for run in runs:
-        assert run.iterations == 1000 and run.full_config is None
+        head = run.config.model.decode_head
+        for key in {*base.model.decode_head} - {'in_channels', 'in_index'}:
+            assert head[key] == base.model.decode_head[key]
+        shared = base.copy()
+        shared.model.decode_head = head
+        shared.randomness = run.config.randomness
+        assert settings(run.config) == settings(shared)
+        with torch.device('meta'):
+            model = MODELS.build(run.config.model).eval()
+            assert model.encode_decode(
+                torch.empty(1, 3, 64, 64),
+                [dict(img_shape=(64, 64))]).shape[1] == head.num_classes
+
+
+def test_the_lists_of_animals_are_disjoint():
+    folder = ROOT / 'configs/_base_/datasets/voc_animals'
+    train, val, tune_train, tune_val = ({
+        *(folder / f'{name}.txt').read_text().split()
+    } for name in ('train', 'val', 'tune_train', 'tune_val'))
+    assert len(train) == 2400 and len(val) == 445 and not train & val
+    assert tune_train | tune_val == train and not tune_train & tune_val
+
+
+def test_animals_are_read_from_the_official_tree(tmp_path, monkeypatch):
+    """Images that the lists name, seven classes, all others ignored."""
+    fake_data.make(tmp_path, 'voc12aug')
+    monkeypatch.chdir(tmp_path)
+    ids = tmp_path / 'ids.txt'
+    ids.write_text('2007_000006\n2007_000007\n')
+    config = plan(['cac'], 1, tmp_path)[0].config
+    config.train_dataloader.dataset.ann_file = str(ids)
+    dataset, = build_datasets(config, 'train')
+    values = [0, 8, 10, 12, 13, 15, 17]  # of VOC
+    for _ in range(2):  # the second time from memory
+        loaded = dataset.pipeline.transforms[0](dataset.get_data_info(1))
+        raw = cv2.imread(loaded['seg_map_path'], cv2.IMREAD_UNCHANGED)
+        expected = np.full(256, 255)
+        expected[values] = range(7)
+        assert (loaded['gt_seg_map'] == expected[raw]).all()
+        assert len(loaded['img']) == len(raw)
+        loaded['gt_seg_map'][:] = 99  # what a later transform may do
+    assert dataset.metainfo['classes'][1] == 'cat'
+    assert dataset[0]['inputs'].shape == (3, 256, 256)
 
 
 @pytest.mark.parametrize('heads, words', [
@@ -175,39 +217,38 @@ def test_what_cannot_be_run_is_named(heads, words, tmp_path):
         plan(heads, 1, tmp_path)
 
 
-def test_a_config_of_ones_own_is_a_head(tmp_path):
+def test_a_config_of_a_user_is_a_head_of_every_protocol(tmp_path):
     path = tmp_path / 'mine.py'
     path.write_text(f"_base_ = '{ROOT}/configs/study/cac.py'\n"
-                    "custom_imports = dict(imports=['cac_mmseg', 'json'])\n"
                     'model = dict(decode_head=dict(dilations=(1, )))')
-    for frozen in (False, True):
-        run, = plan([str(path)], 1, tmp_path, frozen)
+    for protocol, classes in (('voc-animals', 7), ('camvid', 11)):
+        run, = plan([str(path)], 1, tmp_path, protocol)
         assert run.head == 'mine'
         assert run.config.model.decode_head.dilations == (1, )
-        imports = ['cac_mmseg', 'json', 'cac_mmseg.commands.study.features']
-        assert run.config.custom_imports.imports == imports[:2 + frozen]
+        assert run.config.model.decode_head.num_classes == classes
 
 
-@pytest.mark.parametrize('frozen', [False, True])
-def test_a_run_of_another_config_is_not_taken_for_this_one(frozen, tmp_path):
-    run, = plan(['cac'], 1, tmp_path, frozen)
-    run.folder.mkdir(parents=True)
-    run.config.dump(run.config_file)
-    run.result_file.write_text('{}')
-    plan(['cac'], 1, tmp_path, frozen)
-    for options in ({
-            'train_cfg.max_iters': 3
-    }, {
-            'model.pretrained': 'other.pth'
-    }):
-        with pytest.raises(ValueError, match='was made with another'):
-            plan(['cac'], 1, tmp_path, frozen, options=options)
-    with pytest.raises(ValueError, match='was made with another'):
-        plan(['cac'], 1, tmp_path, not frozen)
+def test_the_schedule_can_be_lengthened():
+    config = plan(['cac'], 1, ROOT / 'nowhere', iterations=2001)[0].config
+    assert config.train_cfg.max_iters == config.param_scheduler[0].end == 2001
+    assert config.train_cfg.val_interval == 1001
+
+
+def test_a_result_of_another_config_is_not_taken_for_this_one(tmp_path):
+    run, = plan(['cac'], 1, tmp_path)
+    run.result_file.parent.mkdir()
+    run.result_file.write_text(json.dumps(dict(settings=settings(run.config))))
+    # where files are does not matter
+    plan(['cac'], 1, tmp_path, options={'model.pretrained': 'other.pth'})
+    for key, value in (('train_cfg.max_iters',
+                        3), ('model.decode_head.num_heads', 2),
+                       ('optim_wrapper.optimizer.lr', 1.)):
+        with pytest.raises(ValueError, match=f'another {key.split(".")[0]}:'):
+            plan(['cac'], 1, tmp_path, options={key: value})
 
 
 def test_a_folder_of_something_else_is_not_overwritten(tmp_path):
-    folder = tmp_path / 'cac/seed0'
+    folder = tmp_path / 'cac-seed0'
     folder.mkdir(parents=True)
     plan(['cac'], 1, tmp_path)
     (folder / 'notes.txt').write_text('mine')
@@ -216,134 +257,9 @@ def test_a_folder_of_something_else_is_not_overwritten(tmp_path):
 
 
 def test_amp_is_bfloat16():
-    run, = plan(['cac'], 1, ROOT / 'nowhere', amp=True)
+    run, = plan(['cac'], 1, ROOT / 'nowhere', 'camvid-full', amp=True)
     assert run.config.optim_wrapper.type == 'AmpOptimWrapper'
     assert run.config.optim_wrapper.dtype == 'bfloat16'
-    assert run.config.optim_wrapper.optimizer.type == 'SGD'
-
-
-# ---- stored features
-
-
-@pytest.fixture(scope='module')
-def stored(data):
-    """A run on stored features, and the folder they are in."""
-    before = os.getcwd()
-    os.chdir(data)
-    run, = plan(['cac'], 1, data / 'stored', frozen=True, options=SMALL)
-    features.store_features(run.full_config, run.config, data / 'stored')
-    folder = data / 'stored' / features.folder_name(run.full_config,
-                                                    run.config)
-    for step in features.loaders(run.config):
-        step.folder = str(folder)
-    yield run, folder
-    os.chdir(before)
-
-
-@torch.no_grad()
-def predict(model, inputs, sample):
-    """Logits."""
-    out, = model.test_step(dict(inputs=[inputs], data_samples=[sample]))
-    return out.seg_logits.data
-
-
-def test_heads_on_stored_features_are_heads_on_the_backbone(stored):
-    """The same weights predict the same, of an image and of its mirror."""
-    run, _ = stored
-    backbone = features._Backbone(run.full_config)
-    whole = backbone.model.eval()
-    with torch.no_grad():  # random ones hardly tell classes apart
-        torch.nn.init.normal_(whole.decode_head.conv_seg.weight)
-    alone = MODELS.build(run.config.model).eval()
-    # the reduced scale has fewer channels, which SMALL sets for both
-    alone.decode_head.load_state_dict(whole.decode_head.state_dict())
-    dataset = DATASETS.build(run.config.val_dataloader.dataset)
-    sample = dataset[0]
-    assert sample['inputs'].dtype == torch.float16
-    assert sample['data_samples'].img_shape == (180, 240)
-    ours = predict(alone, sample['inputs'], sample['data_samples'])
-    image = cv2.imread(sample['data_samples'].img_path)
-    resized = cv2.resize(image, (240, 180))
-    inputs = torch.from_numpy(resized.transpose(2, 0, 1).copy())
-    theirs = predict(
-        whole, inputs,
-        SegDataSample(
-            metainfo=dict(img_shape=(180, 240), ori_shape=image.shape[:2])))
-    assert ours.shape == theirs.shape == (11, *image.shape[:2])
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=0.02 * theirs.std())
-
-
-def test_features_of_the_mirror_go_with_the_mirrored_labels(stored):
-    run, _ = stored
-    dataset = DATASETS.build(run.config.train_dataloader.dataset)
-    info = dataset.get_data_info(0)
-    image = cv2.resize(cv2.imread(info['img_path']), (240, 180))
-    label = cv2.resize(
-        cv2.imread(info['seg_map_path'], cv2.IMREAD_UNCHANGED), (240, 180),
-        interpolation=cv2.INTER_NEAREST)
-    label[label == 11] = 255
-    pair = features._Backbone(run.full_config)([image, image[:, ::-1]])
-    seen = set()
-    while len(seen) < 2:
-        sample = dataset[0]
-        own = sample['data_samples'].gt_sem_seg.data.numpy()[0]
-        mirrored = int((own != label).any())
-        seen.add(mirrored)
-        assert (own == (label, label[:, ::-1])[mirrored]).all()
-        far = [(sample['inputs'].float() - one).abs().mean() for one in pair]
-        assert far[mirrored] < 1e-3 < far[1 - mirrored]
-
-
-def test_features_are_computed_once(stored, data, monkeypatch):
-    run, folder = stored
-    files = sorted(folder.rglob('*.npy'))
-    assert len(files) == 6
-    assert {np.load(file).shape[0] for file in files} == {1, 2}
-
-    def never(config):
-        raise AssertionError('the backbone is not needed')
-
-    monkeypatch.setattr(features, '_Backbone', never)
-    features.store_features(run.full_config, run.config, data / 'stored')
-    files[0].unlink()
-    with pytest.raises(AssertionError, match='not needed'):
-        features.store_features(run.full_config, run.config, data / 'stored')
-
-
-def test_features_of_other_weights_have_another_folder():
-    names = set()
-    for options in ({}, {
-            'model.pretrained': 'other.pth'
-    }, {
-            'model.backbone.style': 'caffe'
-    }, {
-            'val_dataloader.dataset.data_root': 'elsewhere'
-    }, {
-            'train_dataloader.batch_size': 8
-    }):
-        run, = plan(['fcn'], 1, ROOT, frozen=True, options=options)
-        names.add(features.folder_name(run.full_config, run.config))
-    assert len(names) == 4  # the batch does not matter
-
-
-@pytest.mark.parametrize('name', HEADS)
-def test_heads_train_on_stored_features(name):
-    run, = plan([name], 1, ROOT, frozen=True)
-    init_default_scope('mmseg')
-    model = MODELS.build(run.config.model)
-    labels = torch.randint(0, 11, (1, 32, 48))
-    data = dict(
-        inputs=[torch.rand(2048, 4, 6).half() for _ in range(2)],
-        data_samples=[
-            SegDataSample(gt_sem_seg=PixelData(data=labels)) for _ in range(2)
-        ])
-    model.train()
-    loss, _ = model.parse_losses(
-        model(**model.data_preprocessor(data, training=True), mode='loss'))
-    loss.backward()
-    assert torch.isfinite(loss)
-    assert model.decode_head.channels == 128
-    assert not hasattr(model, 'auxiliary_head')
 
 
 # ---- the command
@@ -351,17 +267,13 @@ def test_heads_train_on_stored_features(name):
 
 @pytest.fixture(scope='module')
 def command(data):
-    """Start it; by default on two seeds, two runs at a time."""
+    """Start it; by default on CamVid, two seeds, two runs at a time."""
 
-    def start(*arguments, frozen=True, **kwargs):
-        options = SMALL if frozen else {
-            **SMALL, 'model.auxiliary_head.in_channels': 256
-        }
+    def start(*arguments, **kwargs):
         line = [sys.executable, '-m', 'cac_mmseg', 'study']
-        line += ['--frozen'] * frozen
-        line += ['--out', 'out', '--seeds', '2', '--jobs', '2', *arguments]
-        line += ['--cfg-options']
-        line += [f'{key}={value}' for key, value in options.items()]
+        line += ['--protocol', 'camvid', '--iterations', '2', '--out', 'out']
+        line += ['--seeds', '2', '--jobs', '2', *arguments, '--cfg-options']
+        line += [f'{key}={value}' for key, value in SMALL.items()]
         return subprocess.Popen(
             line,
             cwd=data,
@@ -383,7 +295,7 @@ def test_the_command_from_an_empty_folder(command, data):
     heads = ('--heads', 'fcn', 'cac')
     # killed in a run: the processes end with it
     process = command(*heads, start_new_session=True)
-    while not [*(data / 'out').glob('*/seed*/log.txt')]:
+    while not [*(data / 'out').glob('*/log.txt')]:
         time.sleep(0.2)
         assert process.poll() is None, process.communicate()[0]
     process.terminate()
@@ -396,7 +308,7 @@ def test_the_command_from_an_empty_folder(command, data):
     made = {path.name for path in (data / 'out').iterdir()}
     assert made >= {
         'results.csv', 'summary.md', 'accuracy_cost.png', 'classes.png',
-        'learning_curves.png', 'predictions.png', 'fcn', 'cac'
+        'learning_curves.png', 'predictions.png', 'results', 'cac-seed0'
     }
     with open(data / 'out/results.csv') as file:
         rows = list(csv.DictReader(file))
@@ -405,8 +317,9 @@ def test_the_command_from_an_empty_folder(command, data):
                                                                   ('fcn', '0'),
                                                                   ('fcn', '1')]
     for row in rows:
-        folder = data / 'out' / row['head'] / f'seed{row["seed"]}'
-        result = json.loads((folder / 'result.json').read_text())
+        name = f'{row["head"]}-seed{row["seed"]}'
+        folder = data / 'out' / name
+        result = json.loads((data / f'out/results/{name}.json').read_text())
         # what mmseg has reported, and what we add up
         assert result['curve'][-1] == [
             2, pytest.approx(float(row['mIoU']), abs=0.0051)
@@ -417,30 +330,18 @@ def test_the_command_from_an_empty_folder(command, data):
         assert (folder / 'work_dir/iter_2.pth').is_file()
     # it carries out what is missing, and that comes to the same
     summary = (data / 'out/summary.md').read_text()
-    before = (data / 'out/fcn/seed0/result.json').stat().st_mtime_ns
-    (data / 'out/cac/seed1/result.json').unlink()
+    kept = data / 'out/results/fcn-seed0.json'
+    before = kept.stat().st_mtime_ns
+    (data / 'out/results/cac-seed1.json').unlink()
     status, output = finished(command(*heads))
     assert status == 0 and '4 runs, 3 are there' in output, output
-    assert before == (data / 'out/fcn/seed0/result.json').stat().st_mtime_ns
+    assert before == kept.stat().st_mtime_ns
     assert scores(summary) == scores((data / 'out/summary.md').read_text())
 
 
 def scores(summary):
     """Head, mIoU and std of the table."""
     return [line.split('|')[1:4] for line in summary.splitlines()[2:4]]
-
-
-@pytest.mark.slow
-def test_the_command_trains_the_backbone_where_it_is_not_frozen(command, data):
-    status, output = finished(
-        command(
-            '--heads', 'cac', '--seeds', '1', '--out', 'whole', frozen=False))
-    assert status == 0 and '| cac ' in output, output
-    weights = load_weights(data /
-                           'whole/cac/seed0/work_dir/iter_2.pth')['state_dict']
-    assert 'backbone.conv1.weight' in weights or any(
-        key.startswith('backbone.stem') for key in weights)
-    assert 'auxiliary_head.conv_seg.weight' in weights
 
 
 @pytest.mark.slow
@@ -451,7 +352,7 @@ def test_a_run_that_fails_takes_none_along(command, data):
     status, output = finished(
         command('--heads', 'bad.py', 'global-pool', '--seeds', '1'))
     assert status == 1
-    log = data / 'out/bad/seed0/log.txt'
+    log = data / 'out/bad-seed0/log.txt'
     assert f'bad, seed 0: failed, see {log}' in output
     assert 'NoHook' in log.read_text()
     assert '| global-pool' in output
@@ -468,14 +369,16 @@ def test_a_study_is_reported_from_what_it_left(data, tmp_path, rng, capsys,
     runs = []
     for name, count in (('cac', 2), ('gcnet', 1)):
         for seed in range(count):
-            folder = tmp_path / name / f'seed{seed}'
-            config = Config.fromfile(ROOT / f'configs/study/{name}.py')
-            runs.append(Run(name, seed, config, folder))
+            folder = tmp_path / f'{name}-seed{seed}'
+            config, = plan([name], 1, tmp_path, 'camvid')
+            runs.append(
+                Run(name, seed, config.config, folder, folder / 'r.json'))
             (folder / 'masks').mkdir(parents=True)
-            images = sorted(map(str, (data / 'data/camvid/val').iterdir()))
+            images = sorted(
+                p.stem for p in (data / 'data/camvid/val').iterdir())
             for image in images:
                 cv2.imwrite(
-                    str(folder / 'masks' / os.path.basename(image)),
+                    str(folder / 'masks' / f'{image}.png'),
                     rng.integers(0, 11, fake_data.SIZE, dtype=np.uint8))
             intersect, union = areas(rng, 1, len(images), 11)
             runs[-1].result_file.write_text(

@@ -1,6 +1,8 @@
 """Datasets that mmseg lacks, and a check of labels."""
 from .camvid import CamVidDataset
 from .context_shapes import ContextShapesDataset
-from .transforms import CheckLabels
+from .transforms import CheckLabels, LoadOnce
 
-__all__ = ['CamVidDataset', 'CheckLabels', 'ContextShapesDataset']
+__all__ = [
+    'CamVidDataset', 'CheckLabels', 'ContextShapesDataset', 'LoadOnce'
+]

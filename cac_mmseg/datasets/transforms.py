@@ -1,6 +1,9 @@
-"""A transform that checks labels before the loss sees them."""
+"""Transforms that load once, and check labels before the loss sees them."""
+import copy
+from typing import Dict, List
+
 import numpy as np
-from mmcv.transforms import BaseTransform
+from mmcv.transforms import BaseTransform, Compose
 from mmseg.registry import TRANSFORMS
 
 from ..utils.checks import check_int
@@ -41,3 +44,30 @@ class CheckLabels(BaseTransform):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(num_classes={self.num_classes})'
+
+
+@TRANSFORMS.register_module()
+class LoadOnce(BaseTransform):
+    """Run loading transforms once per image, and keep their result in memory.
+
+    For data sets that fit: height * width * 4 bytes an image, in each worker
+    process. The transforms must not be random.
+
+    Args:
+        transforms: Configs, such as of ``LoadImageFromFile`` and
+            ``LoadAnnotations``.
+    """
+
+    def __init__(self, transforms: List[dict]) -> None:
+        self.transforms = Compose(transforms)
+        self.loaded: Dict[str, dict] = {}
+
+    def transform(self, results: dict) -> dict:
+        """Return what the transforms make of ``results``."""
+        path = results['img_path']
+        if path not in self.loaded:
+            self.loaded[path] = self.transforms(results)
+        return copy.deepcopy(self.loaded[path])
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(transforms={self.transforms})'

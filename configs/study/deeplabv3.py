@@ -1,2 +1,3 @@
-_base_ = './_base_/protocol.py'
-model = dict(decode_head=dict(type='ASPPHead', dilations=(1, 12, 24, 36)))
+_base_ = './_base_/{{$CAC_STUDY_PROTOCOL:voc-animals}}.py'
+model = dict(
+    decode_head=dict(type='ASPPHead', dilations={{_base_.atrous_rates}}))

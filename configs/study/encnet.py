@@ -1,8 +1,8 @@
-_base_ = './_base_/protocol.py'
+_base_ = './_base_/{{$CAC_STUDY_PROTOCOL:voc-animals}}.py'
 model = dict(
     decode_head=dict(
         type='EncHead',
-        in_channels=[512, 1024, 2048],
+        in_channels={{_base_.stage_channels}},
         in_index=(1, 2, 3),
         num_codes=32,
         use_se_loss=True,

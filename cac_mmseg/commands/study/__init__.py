@@ -1,16 +1,18 @@
 """``python -m cac_mmseg study``: compare decode heads on real images.
 
-Trains every head of ``configs/study`` (or those asked for) with several seeds
-under one protocol, through mmengine's Runner, each run in a process of its
-own. Runs that the folder holds already are not repeated. Ends with a table, a
-csv and plots.
+Trains heads of ``configs/study`` with several seeds under one protocol,
+through mmengine's Runner, each run in its own process. Runs with a result are
+not repeated, so an interrupted study continues. Ends with a table, a csv and
+plots.
 """
 import argparse
 import sys
 
 import torch
 from mmengine.config import DictAction
+from mmengine.registry import MODELS
 
+from ...hooks.preflight import check_pretrained
 from ...utils.checks import check_int
 from ...utils.config import build_datasets
 from ...utils.files import make_folder
@@ -18,8 +20,14 @@ from ...utils.files import make_folder
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    from .plan import HEADS
+    from .plan import HEADS, PROTOCOLS
     add = parser.add_argument
+    add('--protocol',
+        choices=PROTOCOLS,
+        default=PROTOCOLS[0],
+        help='data, backbone and schedule; voc-animals and camvid are for a '
+        'CPU, -full for a GPU, -tune to choose a learning rate '
+        '(default: %(default)s)')
     add('--heads',
         nargs='+',
         metavar='HEAD',
@@ -27,14 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='which ones, or paths of configs that inherit from one '
         f'(default: {" ".join(HEADS)})')
     add('--seeds', type=int, default=3, help='how many (default: 3)')
+    add('--iterations',
+        type=int,
+        metavar='N',
+        help='length of the schedule in place of that of the protocol')
     add('--out',
         required=True,
         metavar='DIR',
-        help='gets a folder per run, and the results')
-    add('--frozen',
-        action='store_true',
-        help='train the heads alone, on features of the backbone that are '
-        'computed once: for a CPU')
+        help='gets a folder per run, the table and the plots')
+    add('--results',
+        metavar='DIR',
+        help='gets a small file per finished run (default: OUT/results)')
     add('--amp', action='store_true', help='train in bfloat16, on a GPU')
     add('--jobs',
         type=int,
@@ -54,26 +65,30 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         FileNotFoundError, ValueError: naming the argument that does not fit.
     """
-    from . import features, report
+    from . import report
     from .plan import plan
     from .processes import execute
     for name in ('seeds', 'jobs'):
         check_int(f'--{name}', getattr(arguments, name))
+    if arguments.iterations is not None:
+        check_int('--iterations', arguments.iterations)
     if arguments.amp and not torch.cuda.is_available():
         raise ValueError('--amp needs a GPU, and PyTorch finds none')
     out = make_folder(arguments.out).resolve()
-    runs = plan(arguments.heads, arguments.seeds, out, arguments.frozen,
-                arguments.amp, arguments.cfg_options)
+    results = make_folder(arguments.results or out / 'results').resolve()
+    runs = plan(arguments.heads, arguments.seeds, out, arguments.protocol,
+                arguments.iterations, arguments.amp, arguments.cfg_options,
+                results)
     missing = [run for run in runs if not run.result_file.is_file()]
     print(f'{len(runs)} runs, {len(runs) - len(missing)} are there')
     # what would fail in every run fails here, before the first
-    for run in {run.head: run for run in missing}.values():
-        if run.full_config:
-            features.store_features(run.full_config, run.config, out)
-        else:
-            for split in ('train', 'val'):
-                build_datasets(run.config, split)
-            features.build_model(run.config)
+    for config in {run.head: run.config for run in missing}.values():
+        for split in ('train', 'val'):
+            build_datasets(config, split)
+        try:
+            check_pretrained(MODELS.build(config.model))
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
     failed = execute(missing, arguments.jobs) if missing else []
     finished = [run for run in runs if run not in failed]
     if finished:

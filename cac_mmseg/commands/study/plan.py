@@ -1,29 +1,41 @@
-"""The runs of a study: heads x seeds, each with a config and a folder."""
+"""The runs of a study: heads x seeds, each with a config and two places."""
+import json
+import os
+from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from ...utils.config import CONFIGS, load_config
-from . import features
 
 FOLDER = CONFIGS / 'study'
 HEADS = sorted(path.stem for path in FOLDER.glob('*.py'))
-FROZEN = FOLDER / '_base_' / 'frozen.py'
+PROTOCOLS = ('voc-animals', 'voc-animals-tune', 'voc-animals-full', 'camvid',
+             'camvid-full')
+# in the first line of the heads' configs: which protocol they inherit from
+VARIABLE = 'CAC_STUDY_PROTOCOL'
+# the parts of a config that the result depends on, but for where files are
+SETTINGS = ('model', 'train_dataloader', 'val_dataloader', 'optim_wrapper',
+            'param_scheduler', 'train_cfg', 'randomness')
+LOCATIONS = ('data_root', 'ann_file', 'pretrained')
 
 
 @dataclass(frozen=True)
 class Run:
     """A head trained from a seed.
 
-    ``full_config`` is the config with the backbone that ``config`` leaves out.
+    ``folder`` gets what the run needs and logs, ``result_file`` its figures,
+    at its end.
     """
     head: str
     seed: int
     config: Config
     folder: Path
-    full_config: Optional[Config] = None
+    result_file: Path
 
     def __str__(self) -> str:
         return f'{self.head}, seed {self.seed}'
@@ -34,11 +46,6 @@ class Run:
         return self.folder / 'config.py'
 
     @property
-    def result_file(self) -> Path:
-        """Its figures; written at the end of the run."""
-        return self.folder / 'result.json'
-
-    @property
     def iterations(self) -> int:
         """How long it trains."""
         return self.config.train_cfg.max_iters
@@ -47,70 +54,60 @@ class Run:
 def plan(heads: Sequence[str],
          seeds: int,
          out: Path,
-         frozen: bool = False,
+         protocol: str = PROTOCOLS[0],
+         iterations: Optional[int] = None,
          amp: bool = False,
-         options: Optional[dict] = None) -> List[Run]:
+         options: Optional[dict] = None,
+         results: Optional[Path] = None) -> List[Run]:
     """List the runs of a study, one seed of all heads after the other.
 
     Args:
         heads: Names of configs in ``configs/study``, or paths of configs that
             inherit from one.
         seeds: How many; they count from 0.
-        out: Folder of the study.
-        frozen: Whether to train the heads alone, on stored features.
+        out: Gets a folder for each run.
+        protocol: Of :data:`PROTOCOLS`.
+        iterations: Length of the schedule in place of the protocol's.
         amp: Whether to train in bfloat16, where autocast does.
         options: Changes to every config, such as the backbone's weights.
+        results: Holds the results, by default ``out / 'results'``.
 
     Raises:
         FileNotFoundError, ValueError: If a head has no config, or two have the
-            same name, or a run that ``out`` holds was made by another config.
+            same name, or a result was obtained with another config.
     """
-    configs = {}
+    results = results or out / 'results'
+    configs: Dict[str, Config] = {}
     for head in heads:
         name = Path(head).stem
         if name in configs:
             raise ValueError(f'--heads names {name!r} twice')
-        configs[name] = _configs(head, frozen, amp, options or {})
+        configs[name] = _config(head, protocol, iterations, amp, options or {})
     runs = []
     for seed in range(seeds):
-        for head, (config, full_config) in configs.items():
+        for head, config in configs.items():
             config = config.copy()
             config.randomness = dict(seed=seed)
-            run = Run(head, seed, config, out / head / f'seed{seed}',
-                      full_config)
+            name = f'{head}-seed{seed}'
+            run = Run(head, seed, config, out / name, results / f'{name}.json')
             _check_same(run)
             runs.append(run)
     return runs
 
 
-def _read(head: str, options: dict) -> Config:
+def _config(head: str, protocol: str, iterations: Optional[int], amp: bool,
+            options: dict) -> Config:
     if not head.endswith('.py') and head not in HEADS:
         raise ValueError(f'--heads must be of {", ".join(HEADS)}, or paths of '
                          f'configs that inherit from one, got {head!r}')
     path = head if head.endswith('.py') else FOLDER / f'{head}.py'
-    config = load_config(path)
+    with _protocol(protocol):
+        config = load_config(path)
+    if iterations:
+        config.train_cfg.update(
+            max_iters=iterations, val_interval=-(-iterations // 2))
+        config.param_scheduler[0].end = iterations
     config.merge_from_dict(options)
-    return config
-
-
-def _configs(head: str, frozen: bool, amp: bool,
-             options: dict) -> Tuple[Config, Optional[Config]]:
-    """Of a run, and with the backbone where that one leaves it out."""
-    config, full_config = _read(head, options), None
-    if frozen:
-        full_config = config.copy()
-        config.merge_from_dict(Config.fromfile(FROZEN).to_dict())
-        # what is not of the backbone holds for what is laid over, too
-        config.merge_from_dict({
-            key: value
-            for key, value in options.items()
-            if not key.startswith(('model.backbone', 'model.pretrained'))
-        })
-        # a head of a user's may import more
-        config.custom_imports.imports.append(features.__name__)
-        folder = features.folder_name(full_config, config)
-        for step in features.loaders(config):
-            step.folder = folder
     if amp:
         config.optim_wrapper.update(type='AmpOptimWrapper', dtype='bfloat16')
     config.val_evaluator = dict(type='PerImageIoU', iou_metrics=['mIoU'])
@@ -118,25 +115,62 @@ def _configs(head: str, frozen: bool, amp: bool,
     # an interrupted run starts again: the weights at its end are enough
     config.default_hooks.checkpoint.update(
         interval=config.train_cfg.max_iters, save_optimizer=False)
-    return config, full_config
+    return config
+
+
+@contextmanager
+def _protocol(name: str) -> Iterator[None]:
+    """Let the configs of heads inherit from a protocol."""
+    logger = MMLogger.get_current_instance()
+    before, level = os.environ.get(VARIABLE), logger.level
+    os.environ[VARIABLE] = name
+    logger.setLevel('WARNING')  # mmengine logs each use of a variable
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        del os.environ[VARIABLE]
+        if before is not None:
+            os.environ[VARIABLE] = before
+
+
+def settings(config: Config) -> Dict[str, str]:
+    """Return a digest of each part of a config that the result depends on."""
+    parts = {key: _without_locations(config[key]) for key in SETTINGS}
+    return {
+        key: sha256(json.dumps(part).encode()).hexdigest()[:12]
+        for key, part in parts.items()
+    }
+
+
+def _without_locations(part: Any) -> Any:
+    if isinstance(part, dict):
+        return {
+            key: _without_locations(value)
+            for key, value in sorted(part.items()) if key not in LOCATIONS
+        }
+    if isinstance(part, (list, tuple)):
+        return [_without_locations(value) for value in part]
+    return part
 
 
 def _check_same(run: Run) -> None:
-    if not run.config_file.is_file():
-        if run.folder.exists() and [*run.folder.iterdir()]:
+    if not run.result_file.is_file():
+        names = {path.name for path in run.folder.glob('*')}
+        if names and 'config.py' not in names:
             raise ValueError(f'{run.folder} is not of a study, and would be '
                              'overwritten: give another --out')
         return
-    if not run.result_file.is_file():  # interrupted: it starts again
-        return
-    there, asked = Config.fromfile(run.config_file), run.config
+    there = json.loads(run.result_file.read_text())['settings']
+    asked = settings(run.config)
     different = [
         key for key in {
-            **there.to_dict(),
-            **asked.to_dict()
+            **there,
+            **asked
         } if there.get(key) != asked.get(key)
     ]
     if different:
         raise ValueError(
-            f'{run.folder} was made with another {", ".join(different)}: give '
-            'another --out, or remove the folder to run it anew')
+            f'{run.result_file} was obtained with another '
+            f'{", ".join(sorted(different))}: give another --out or '
+            '--results, or remove the file to run it again')

@@ -1,6 +1,6 @@
 """Plots of a study."""
 from pathlib import Path
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
 import matplotlib
 import mmcv
@@ -28,7 +28,9 @@ def draw_all(heads: Sequence[HeadResults], runs: Sequence[Run],
         accuracy_over_cost(heads, out / 'accuracy_cost.png')
         learning_curves(heads, out / 'learning_curves.png')
         class_bars(heads, out / 'classes.png')
-    save_picture(predictions(runs), out / 'predictions.png')
+    picture = predictions(runs)
+    if picture is not None:
+        save_picture(picture, out / 'predictions.png')
 
 
 def colour(index: int, heads: Sequence[HeadResults]) -> tuple:
@@ -129,12 +131,18 @@ def class_bars(heads: Sequence[HeadResults], path: Path) -> None:
     _save(figure, path)
 
 
-def predictions(runs: Sequence[Run]) -> np.ndarray:
+def predictions(runs: Sequence[Run]) -> Optional[np.ndarray]:
     """Image, ground truth, and what heads predict, of the first seed.
 
-    The images are spread evenly over the data set, not chosen.
+    The images are spread evenly over the data set, not chosen. None where the
+    predictions of no head are here: a result alone has none.
     """
-    first = {run.head: run for run in reversed(runs)}
+    first = {
+        run.head: run
+        for run in reversed(runs) if (run.folder / 'masks').is_dir()
+    }
+    if not first:
+        return None
     shown = [name for name in SHOWN if name in first] or [*first][:3]
     dataset = build_datasets(
         first[shown[0]].config, 'val',

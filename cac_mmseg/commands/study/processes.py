@@ -91,7 +91,11 @@ def _run(run: Run, environment: Dict[str, str],
     make_folder(run.folder)
     with new_file(run.config_file) as file:
         run.config.dump(file)
-    line = [sys.executable, '-m', f'{__package__}.worker', str(run.folder)]
+    line = [
+        sys.executable, '-m', f'{__package__}.worker',
+        str(run.folder),
+        str(run.result_file)
+    ]
     with open(run.folder / 'log.txt', 'w') as log:
         process = subprocess.Popen(
             line,

@@ -1,7 +1,7 @@
-"""Train one run of a study in a process of its own.
+"""Train one run of a study: ``python -m cac_mmseg.commands.study.worker``.
 
-``python -m cac_mmseg.commands.study.worker FOLDER``. The peak memory is then
-that of one run, and failures are isolated.
+In its own process, so that the peak memory is that of the run, and failures
+are isolated. Arguments: the folder of the run, and the file for its result.
 """
 import json
 import sys
@@ -18,7 +18,7 @@ from ...utils.analysis import multiply_adds
 from ...utils.config import load_config
 from ...utils.env import device_name, versions
 from ...utils.files import new_file
-from . import features
+from .plan import settings
 
 
 @METRICS.register_module()
@@ -50,8 +50,6 @@ def train(folder: Path) -> dict:
     config = load_config(folder / 'config.py')
     config.work_dir = str(folder / 'work_dir')
     config.val_evaluator.output_dir = str(folder / 'masks')
-    for step in features.loaders(config):
-        step.folder = str(folder.parents[1] / step.folder)
     runner = Runner.from_cfg(config)
     runner.train()
     history = {
@@ -63,6 +61,7 @@ def train(folder: Path) -> dict:
     device = next(runner.model.parameters()).device
     metric = runner.val_loop.evaluator.metrics[0]
     return dict(
+        settings=settings(config),
         iterations=runner.iter,
         seconds_per_iteration=median(history['train/time']),
         peak_mib=_peak_mib(device),
@@ -73,11 +72,12 @@ def train(folder: Path) -> dict:
                        for p in runner.model.decode_head.parameters()),
         multiply_adds=_multiply_adds(runner),
         loss=history['train/loss'],
-        curve=[[(i + 1) * interval, value]
+        curve=[[min((i + 1) * interval, runner.iter), value]
                for i, value in enumerate(history['val/mIoU'])],
         classes=list(dataset.metainfo['classes']),
         images=[
-            dataset.get_data_info(i)['img_path'] for i in range(len(dataset))
+            Path(dataset.get_data_info(i)['img_path']).stem
+            for i in range(len(dataset))
         ],
         **metric.areas)
 
@@ -99,13 +99,12 @@ def _multiply_adds(runner: Runner) -> int:
     return multiply_adds(model, inputs)
 
 
-def main(folder: str) -> None:
-    """Train; the result is written last, whole or not at all."""
-    path = Path(folder)
-    result = train(path)
-    with new_file(path / 'result.json') as file:
-        file.write_text(json.dumps(result))
+def main(folder: str, result_file: str) -> None:
+    """Train; the result is written last, completely or not at all."""
+    result = train(Path(folder))
+    with new_file(result_file) as file:
+        file.write_text(json.dumps(result, separators=(',', ':')) + '\n')
 
 
 if __name__ == '__main__':
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,0 +1,5 @@
+_base_ = ['./full.py', '../../_base_/datasets/camvid.py']
+model = dict(
+    data_preprocessor=dict(size=(360, 480)),
+    decode_head=dict(num_classes=11),
+    auxiliary_head=dict(num_classes=11))

@@ -1,0 +1,1 @@
+_base_ = ['./full.py', '../../_base_/datasets/voc_animals.py']
