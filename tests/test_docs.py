@@ -20,8 +20,8 @@ from mmseg.registry import MODELS
 from cac_mmseg.utils.env import installed
 
 PAGES = [
-    ROOT / 'README.md', ROOT / 'CONTRIBUTING.md',
-    *sorted((ROOT / 'docs').glob('*.md'))
+    ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted(
+        (ROOT / 'docs').glob('*.md'))
 ]
 TRANSLATION = ROOT / 'README_zh-CN.md'
 
@@ -114,8 +114,10 @@ def test_links_lead_somewhere(page):
 def test_the_translation_has_commands_of_the_original():
     translated = commands([TRANSLATION])
     assert translated and {*translated} <= {*commands()}
-    assert {block for _, block in blocks('python', [TRANSLATION])
-            } <= {block for _, block in blocks('python')}
+    assert {block
+            for _, block in blocks('python', [TRANSLATION])
+            } <= {block
+                  for _, block in blocks('python')}
 
 
 @pytest.mark.parametrize('page, block', blocks('python'))
