@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .cac_module import CaCModule, predict_jointly
 from .utils.checks import (check_batch_norm, check_bool, check_feature_map,
-                           check_int)
+                           check_int, check_norm)
 from .utils.registry import resolve_module
 from .utils.state_dict import Versioned
 
@@ -33,6 +33,8 @@ class CaCHead(Versioned, BaseDecodeHead):
         kernel_size, dilations, share_kernels: Of :class:`CaCModule`.
         num_heads: CaC modules in parallel.
         global_pool: Whether to add the globally pooled branch.
+        pool_norm_cfg: Its norm: 'same' as norm_cfg, None for no norm, or a
+            config. BN needs two images per batch, and is noisy with few.
         reweighting: The module that re-weights X: a name in mmseg's registry,
             or a config, ``dict(type='Name', knob=3)``. It is called with
             ``in_channels`` and those of kernel_size, dilations, share_kernels
@@ -57,6 +59,7 @@ class CaCHead(Versioned, BaseDecodeHead):
                  share_kernels: bool = False,
                  num_heads: int = 1,
                  global_pool: bool = True,
+                 pool_norm_cfg: Union[str, dict, None] = 'same',
                  reweighting: Union[str, dict] = 'CaCModule',
                  **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -85,6 +88,9 @@ class CaCHead(Versioned, BaseDecodeHead):
         self.cac_modules = nn.ModuleList(
             module(self.channels, **options) for _ in range(num_heads))
         if global_pool:
+            if pool_norm_cfg != 'same':
+                conv['norm_cfg'] = None if pool_norm_cfg is None else \
+                    check_norm('pool_norm_cfg', pool_norm_cfg)
             self.pool_conv = ConvModule(self.in_channels, self.channels, 1,
                                         **conv)
         # the base class sized it for a single map of `channels`

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from .functional import predict_kernels, reweight
 from .utils.checks import (check_batch_norm, check_bool, check_dilations,
-                           check_feature_map, check_int, check_kernel_size)
+                           check_feature_map, check_int, check_kernel_size,
+                           check_norm)
 from .utils.projection import Projection
 from .utils.state_dict import Versioned
 
@@ -64,13 +65,10 @@ class CaCModule(Versioned, BaseModule):
         self.dilations = check_dilations(dilations)
         self.share_kernels = check_bool('share_kernels', share_kernels)
         self.sets = 1 if share_kernels else len(self.dilations)
-        if not isinstance(norm_cfg, dict) or 'type' not in norm_cfg:
-            raise TypeError("norm_cfg must be a dict such as dict(type='BN'): "
-                            'predicted kernels are always normalised, '
-                            f'got {norm_cfg!r}')
+        norm_cfg = {'eps': KERNEL_NORM_EPS, **check_norm('norm_cfg', norm_cfg)}
         # each channel of each set has its own statistics
-        self.kernel_norm = build_norm_layer(
-            {'eps': KERNEL_NORM_EPS, **norm_cfg}, self.sets * in_channels)[1]
+        self.kernel_norm = build_norm_layer(norm_cfg,
+                                            self.sets * in_channels)[1]
         self._build_predictor()
 
     def _build_predictor(self) -> None:

@@ -66,6 +66,8 @@ HEAD = dict(in_channels=4, channels=4, num_classes=3)
     (CaCHead, 'share_kernels', 0),
     (CaCHead, 'global_pool', 1),
     (CaCHead, 'kernel_size', 6),
+    (CaCHead, 'pool_norm_cfg', 'BN'),
+    (CaCHead, 'pool_norm_cfg', {}),
     (CaCHead, 'dilations', ()),
     (CaCHead, 'reweighting', 'NoModule'),
     (CaCHead, 'reweighting', None),

@@ -31,6 +31,14 @@ def check_bool(name: str, value: Any) -> bool:
     return value
 
 
+def check_norm(name: str, value: Any) -> dict:
+    """Return ``value`` if it is the config of a norm."""
+    if not isinstance(value, dict) or 'type' not in value:
+        raise TypeError(f"{name} must be a dict such as dict(type='BN'), got "
+                        f'{value!r}')
+    return value
+
+
 def check_device(name: str) -> torch.device:
     """Return the device of the option ``--device`` if it can be used."""
     try:

@@ -7,6 +7,7 @@ plots.
 """
 import argparse
 import sys
+from copy import deepcopy
 
 import torch
 from mmengine.config import DictAction
@@ -86,7 +87,8 @@ def run(arguments: argparse.Namespace) -> None:
         for split in ('train', 'val'):
             build_datasets(config, split)
         try:
-            check_pretrained(MODELS.build(config.model))
+            # a copy: building a segmentor changes its config
+            check_pretrained(MODELS.build(deepcopy(config.model)))
         except RuntimeError as error:
             raise ValueError(str(error)) from error
     failed = execute(missing, arguments.jobs) if missing else []
