@@ -1,4 +1,5 @@
 """The configs of real data sets on their genuine layouts, through mim."""
+import copy
 import re
 
 import cv2
@@ -6,9 +7,9 @@ import fake_data
 import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 from test_mim import mim, miou
-from test_preflight import fails
 
 SMALL = '''
 _base_ = '{base}'
@@ -33,21 +34,31 @@ def write_config(folder, configs, name):
 
 
 # voc12 is the first half of voc12aug
-@pytest.mark.slow
 @pytest.mark.parametrize('name', sorted({*fake_data.LAYOUTS} - {'voc12'}))
-def test_trains_and_tests_on_the_genuine_layout(tmp_path, configs, name):
+def test_trains_and_tests_on_the_genuine_layout(tmp_path, configs, name,
+                                                monkeypatch):
+    fake_data.make(tmp_path, name)
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile(write_config(tmp_path, configs, name))
+    cfg.work_dir = 'work'
+    runner = Runner.from_cfg(copy.deepcopy(cfg))
+    runner.train()
+    trained = runner.message_hub.get_scalar('val/mIoU').current()
+    cfg.load_from = 'work/iter_2.pth'
+    assert Runner.from_cfg(cfg).test()['mIoU'] == trained
+    assert (tmp_path / 'work/test_prediction.png').is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['cityscapes', 'pcontext60'])
+def test_mim_trains_and_tests_whole_and_slide(tmp_path, configs, name):
     fake_data.make(tmp_path, name)
     config = write_config(tmp_path, configs, name)
     output = mim('train', config, cwd=tmp_path)
     assert len(re.findall(r'Iter\(train\) +\[[12]/2\]', output)) == 2
-    checkpoint = 'work_dirs/small/iter_2.pth'
-    tested = mim('test', config, '--checkpoint', checkpoint, cwd=tmp_path)
-    assert miou(tested) == miou(output)
-    assert (tmp_path / 'work_dirs/small/test_prediction.png').is_file()
-    if name in ('cityscapes', 'pcontext60'):  # whole and slide
-        augmented = mim(
-            'test', config, '--checkpoint', checkpoint, '--tta', cwd=tmp_path)
-        assert miou(augmented) > 0
+    checkpoint = ('--checkpoint', 'work_dirs/small/iter_2.pth')
+    assert miou(mim('test', config, *checkpoint, cwd=tmp_path)) == miou(output)
+    assert miou(mim('test', config, *checkpoint, '--tta', cwd=tmp_path)) > 0
 
 
 def test_a_label_out_of_range_names_its_file(tmp_path, configs, monkeypatch):
@@ -68,7 +79,6 @@ def test_a_label_out_of_range_names_its_file(tmp_path, configs, monkeypatch):
             dataset[i]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('name, missing', [
     ('cityscapes', 'data/cityscapes/leftImg8bit/train'),
     ('ade20k', 'data/ade/ADEChallengeData2016/images/training'),
@@ -77,6 +87,9 @@ def test_a_label_out_of_range_names_its_file(tmp_path, configs, monkeypatch):
      'data/VOCdevkit/VOC2010/ImageSets/SegmentationContext/train.txt'),
     ('camvid', 'data/camvid/train'),
 ])
-def test_missing_data_are_named(tmp_path, configs, name, missing):
-    config = write_config(tmp_path, configs, name)
-    assert missing in fails('train', config, cwd=tmp_path)
+def test_missing_data_are_named(tmp_path, configs, name, missing, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile(write_config(tmp_path, configs, name))
+    cfg.work_dir = 'work'
+    with pytest.raises((FileNotFoundError, AssertionError), match=missing):
+        Runner.from_cfg(cfg).train()

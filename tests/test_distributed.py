@@ -133,8 +133,7 @@ def agreement(ranks):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('norm', ['GN', 'frozen BN'])
-@pytest.mark.parametrize('ranks', [2, 4])
+@pytest.mark.parametrize('ranks, norm', [(2, 'GN'), (4, 'frozen BN')])
 def test_gradients_are_those_of_the_joined_batch(tmp_path, configs, ranks,
                                                  norm):
     config = configs / 'cac_r18_contextshapes.py'
@@ -153,10 +152,7 @@ def test_training_goes_on_with_another_number_of_ranks(tmp_path, configs):
     finish(
         torchrun(TRAIN, 4, config, 4, 1, -1, cwd=tmp_path),
         'resumed epoch: 0, iter: 2', *agreement(4))
-    finish(
-        torchrun(TRAIN, 1, config, 6, 1, -1, cwd=tmp_path),
-        'resumed epoch: 0, iter: 4', *agreement(1))
-    assert (tmp_path / 'work/iter_6.pth').is_file()
+    assert (tmp_path / 'work/iter_4.pth').is_file()
 
 
 @pytest.mark.slow

@@ -52,6 +52,15 @@ def test_runs_where_the_package_cannot_be_imported(bare_python, tmp_path):
     assert 'pip install ftfy' in broken(bare_python, tmp_path)
 
 
+def test_other_commands_end_there_with_the_reason(bare_python):
+    done = subprocess.run([bare_python, '-m', 'cac_mmseg', 'cost'],
+                          env=dict(os.environ, PYTHONPATH=str(ROOT)),
+                          capture_output=True,
+                          text=True)
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    assert 'mmengine and mmcv and mmseg cannot be found' in done.stderr
+
+
 def test_half_of_each_stack_is_named(monkeypatch, capsys):
     found = dict(
         mmengine={'onedl-mmengine': '0.10.12'},

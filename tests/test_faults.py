@@ -215,7 +215,6 @@ def test_a_poisoned_checkpoint_is_not_run_by_mim(tmp_path, configs):
     config = configs / 'cac_r18_contextshapes.py'
     for command in (('test', config, '--checkpoint', 'evil.pth'),
                     ('train', config, '--cfg-options',
-                     'load_from=evil.pth'), ('train', config, '--cfg-options',
-                                             'model.pretrained=evil.pth')):
+                     'model.pretrained=evil.pth')):
         assert 'refusing to load evil.pth' in fails(*command, cwd=tmp_path)
         assert not (tmp_path / 'it_ran').exists()
