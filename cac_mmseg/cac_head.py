@@ -25,9 +25,8 @@ class CaCHead(Versioned, BaseDecodeHead):
     convolution classifies each position.
 
     Source: `CaC-Net <https://arxiv.org/abs/2004.08222>`_, ECCV 2020, its
-    framework figure. Ours, where it is open: 3x3 convolution, norm and ReLU as
-    the reduction; 1x1 convolution, norm and ReLU after the pooling; one head
-    by default; dropout before the classifier.
+    framework figure. Ours, where it is open: norm and ReLU after the reduction
+    (3x3) and after the pooling (1x1); one head; dropout.
 
     Args:
         kernel_size, dilations, share_kernels: Of :class:`CaCModule`.
@@ -94,10 +93,8 @@ class CaCHead(Versioned, BaseDecodeHead):
             self.pool_conv = ConvModule(self.in_channels, self.channels, 1,
                                         **conv)
         # the base class sized it for a single map of `channels`
-        self.conv_seg = nn.Conv2d(
-            (num_heads + global_pool) * self.channels,
-            self.out_channels,
-            kernel_size=1)
+        channels = (num_heads + global_pool) * self.channels
+        self.conv_seg = nn.Conv2d(channels, self.out_channels, kernel_size=1)
 
     def forward(self, inputs: Tuple[Tensor, ...]) -> Tensor:
         """Map the backbone's features to logits, (B, classes, H, W)."""

@@ -18,8 +18,6 @@ from .ops import decomposed
 from .utils.checks import (check_branches, check_feature_map,
                            check_kernel_size, check_operand)
 
-__all__ = ['predict_kernels', 'reweight', 'weighting_maps']
-
 
 def predict_kernels(x: Tensor, query_weight: Tensor, query_bias: Tensor,
                     key_weight: Tensor, key_bias: Tensor,
