@@ -2,6 +2,7 @@
 
 ``python tests/metafile.py`` after adding a config; a test compares the two.
 """
+import math
 from pathlib import Path
 
 import yaml
@@ -35,10 +36,11 @@ def training_data(config: Config) -> str:
 def architecture(config: Config) -> list:
     """Name backbone, with its output stride, and head."""
     backbone, head = config.model.backbone, config.model.decode_head
-    name = f'R-{backbone.depth}' if 'ResNet' in backbone.type else \
-        backbone.type
-    if len(backbone.get('out_indices', ())) == 4:
-        name += '-D8'
+    name, stem = backbone.type, 2
+    if 'ResNet' in backbone.type:
+        name, stem = f'R-{backbone.depth}', 4
+    if len(backbone.out_indices) == 4:
+        name += f'-D{stem * math.prod(backbone.strides)}'
     if head.type != 'CaCHead':
         return [name, head.type.removesuffix('Head')]
     plain = head.get('reweighting') == 'IdentityModule'

@@ -153,6 +153,22 @@ def test_a_batch_of_no_images_goes_through_in_evaluation(num_heads):
         head.train()([x])
 
 
+@pytest.mark.parametrize('norm', [None, dict(type='GN', num_groups=1)])
+def test_the_norm_of_the_pooled_branch_is_one_of_its_own(norm):
+    """Without BN there, a batch of one image trains; names stay the same."""
+    head = make_head(pool_norm_cfg=norm)
+    x = torch.randn(1, 12, 6, 6)
+    head([x]).sum().backward()
+    pooled = torch.nn.functional.conv2d(
+        x.mean((2, 3), keepdim=True), head.pool_conv.conv.weight,
+        head.pool_conv.conv.bias)
+    if norm:
+        pooled = torch.nn.functional.layer_norm(pooled, pooled.shape[1:])
+    torch.testing.assert_close(head._pool(x), pooled.relu())
+    with pytest.raises(TypeError, match="pool_norm_cfg.*'BN'"):
+        make_head(pool_norm_cfg='BN')
+
+
 def test_an_eps_for_feature_maps_stays_away_from_the_kernels():
     head = make_head(norm_cfg=dict(type='BN', eps=1e-3, momentum=0.03))
     assert head.reduction.bn.eps == 1e-3

@@ -1,4 +1,5 @@
 """The study: its protocols, its runs, its statistics, its command."""
+import copy
 import csv
 import json
 import os
@@ -165,7 +166,7 @@ def test_heads_of_a_protocol_share_everything_else(protocol):
         head = run.config.model.decode_head
         for key in {*base.model.decode_head} - {'in_channels', 'in_index'}:
             assert head[key] == base.model.decode_head[key]
-        shared = base.copy()
+        shared = copy.deepcopy(base)
         shared.model.decode_head = head
         shared.randomness = run.config.randomness
         assert settings(run.config) == settings(shared)
@@ -204,7 +205,7 @@ def test_animals_are_read_from_the_official_tree(tmp_path, monkeypatch):
         assert len(loaded['img']) == len(raw)
         loaded['gt_seg_map'][:] = 99  # what a later transform may do
     assert dataset.metainfo['classes'][1] == 'cat'
-    assert dataset[0]['inputs'].shape == (3, 256, 256)
+    assert max(dataset[0]['inputs'].shape[1:]) == 256
 
 
 @pytest.mark.parametrize('heads, words', [
@@ -370,9 +371,8 @@ def test_a_study_is_reported_from_what_it_left(data, tmp_path, rng, capsys,
     for name, count in (('cac', 2), ('gcnet', 1)):
         for seed in range(count):
             folder = tmp_path / f'{name}-seed{seed}'
-            config, = plan([name], 1, tmp_path, 'camvid')
-            runs.append(
-                Run(name, seed, config.config, folder, folder / 'r.json'))
+            config = plan([name], 1, tmp_path / 'none', 'camvid')[0].config
+            runs.append(Run(name, seed, config, folder, folder / 'r.json'))
             (folder / 'masks').mkdir(parents=True)
             images = sorted(
                 p.stem for p in (data / 'data/camvid/val').iterdir())

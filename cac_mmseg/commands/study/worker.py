@@ -51,6 +51,8 @@ def train(folder: Path) -> dict:
     config.work_dir = str(folder / 'work_dir')
     config.val_evaluator.output_dir = str(folder / 'masks')
     runner = Runner.from_cfg(config)
+    # the layout in which convolutions are fastest, above all on a CPU
+    runner.model.to(memory_format=torch.channels_last)
     runner.train()
     history = {
         key: runner.message_hub.get_scalar(key).data[0].tolist()
