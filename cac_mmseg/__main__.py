@@ -16,7 +16,7 @@ COMMANDS = {
     'benchmark': 'time and memory of decode heads, and of the re-weighting',
     'check-data': 'the data sets of a config: what is missing or wrong',
     'cost': 'parameters, multiply-adds and saved activations',
-    'doctor': 'what is installed, what is missing, how to mend it',
+    'doctor': 'what is installed, what is missing, how to fix it',
     'export': 'a model as ONNX or as a PyTorch program',
     'prepare': 'a data set from its official files (PASCAL Context)',
     'publish': 'slim, safe weights from a checkpoint',

@@ -62,7 +62,7 @@ def test_the_histogram_is_that_of_the_files(check, tmp_path):
     assert rows['8 car'][1].strip() == str(sum((m == 8).any() for m in maps))
 
 
-def one(tmp_path, folder):
+def pick(tmp_path, folder):
     return sorted(tmp_path.glob(f'{folder}/**/*.*'))[0]
 
 
@@ -102,7 +102,7 @@ def wrong_value(path, label):
 @pytest.mark.parametrize('name', ['camvid', 'ade20k'])
 def test_a_broken_file_is_named(check, tmp_path, name, breaks):
     fake_data.make(tmp_path, name)
-    words = breaks(*(one(tmp_path, folder) for folder in ROOTS[name]))
+    words = breaks(*(pick(tmp_path, folder) for folder in ROOTS[name]))
     code, out = check(name)
     assert code == 1 and words in out and ', 1 problems' in out, out
     lines = (tmp_path / 'report/problems.txt').read_text().splitlines()

@@ -73,7 +73,7 @@ def test_transforms_agree_with_autograd(function):
     inputs = tuple(t.detach() for t in arguments(function, batch=1))
     for i in range(len(inputs)):
         expected = torch.autograd.functional.jacobian(
-            lambda one: function(*inputs[:i], one, *inputs[i + 1:]), inputs[i])
+            lambda t: function(*inputs[:i], t, *inputs[i + 1:]), inputs[i])
         torch.testing.assert_close(
             jacrev(function, argnums=i)(*inputs), expected)
         torch.testing.assert_close(
@@ -93,8 +93,8 @@ def test_transforms_agree_with_autograd(function):
 def test_hessian(function):
     inputs = tuple(t.detach() for t in arguments(function, batch=1))
 
-    def energy(one):
-        return function(one, *inputs[1:]).square().sum()
+    def energy(t):
+        return function(t, *inputs[1:]).square().sum()
 
     torch.testing.assert_close(
         hessian(energy)(inputs[0]),

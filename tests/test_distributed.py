@@ -75,8 +75,8 @@ cfg.decode_head.loss_decode.class_weight = None
 torch.manual_seed(0)
 model = MODELS.build(cfg).double()
 alone = copy.deepcopy(model)
-for one in (model, alone):
-    one.train(norm == 'GN')  # BN in evaluation is frozen
+for part in (model, alone):
+    part.train(norm == 'GN')  # BN in evaluation is frozen
 images = torch.randn(8, 3, 64, 96, dtype=torch.float64)
 labels = torch.randint(0, 4, (8, 1, 64, 96))
 
@@ -96,8 +96,8 @@ parallel = DistributedDataParallel(model)
 size = 8 // ranks
 loss_of(parallel, slice(rank * size, (rank + 1) * size)).backward()
 loss_of(alone, slice(0, 8)).backward()
-for (name, one), other in zip(model.named_parameters(), alone.parameters()):
-    error = (one.grad - other.grad).abs().max()
+for (name, ours), other in zip(model.named_parameters(), alone.parameters()):
+    error = (ours.grad - other.grad).abs().max()
     assert error <= 1e-9 * other.grad.abs().max().clamp(min=1e-3), name
 sys.stdout.write(f'rank {rank} agrees\\n')
 '''

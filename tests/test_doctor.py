@@ -69,8 +69,8 @@ def test_half_of_each_stack_is_named(monkeypatch, capsys):
     monkeypatch.setattr(doctor, 'installed', found.get)
     monkeypatch.setattr(doctor, 'version', {
         k: v
-        for one in found.values()
-        for k, v in one.items()
+        for versions in found.values()
+        for k, v in versions.items()
     }.get)
     monkeypatch.setattr(doctor, 'require_stack', lambda: None)
     code, out = run(capsys)

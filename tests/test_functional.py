@@ -188,10 +188,10 @@ def test_images_do_not_mix():
     kernels = predict_kernels(x, *weights, 3)
     y = reweight(x, kernels, (1, 3))
     for n in range(3):
-        one = predict_kernels(x[n:n + 1], *weights, 3)
-        torch.testing.assert_close(one, kernels[n:n + 1])
+        alone = predict_kernels(x[n:n + 1], *weights, 3)
+        torch.testing.assert_close(alone, kernels[n:n + 1])
         torch.testing.assert_close(
-            reweight(x[n:n + 1], one, (1, 3)), y[n:n + 1])
+            reweight(x[n:n + 1], alone, (1, 3)), y[n:n + 1])
 
 
 @pytest.mark.parametrize('change, error, words', [

@@ -122,8 +122,8 @@ def test_channels_last_is_kept_and_changes_nothing(train):
         grad = torch.autograd.grad(y.square().sum(), leaf)[0]
         assert grad.is_contiguous(memory_format=layout)
         results.append((y, grad))
-    for one, other in zip(*results):
-        torch.testing.assert_close(one, other)
+    for ours, theirs in zip(*results):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_deterministic_training_repeats_bit_by_bit():

@@ -62,8 +62,8 @@ def test_eager_reweight_is_the_gradient_of_the_decomposed_form(
         patch.setattr(eager, 'BLOCK_BYTES', block_bytes)
         y = eager.reweight(x, *rest)
         actual = (y, *eager.reweight_backward(grad, x, *rest))
-    for one, other in zip(actual, expected):
-        assert_near(one, other, 1e-10 if dtype == torch.float64 else 1e-5)
+    for ours, theirs in zip(actual, expected):
+        assert_near(ours, theirs, 1e-10 if dtype == torch.float64 else 1e-5)
     assert y.stride() == actual[1].stride() == torch.empty_like(x).stride()
 
 
@@ -79,13 +79,13 @@ def test_eager_pool_queries_is_the_gradient_of_the_decomposed_form(
     expected = decomposed.pool_queries(*exact)
     grads = [torch.randn(t.shape, dtype=dtype) for t in expected]
     tolerance = 1e-10 if dtype == torch.float64 else 1e-5
-    for one, other in zip(eager.pool_queries(*inputs), expected):
-        assert_near(one, other, tolerance)
+    for ours, theirs in zip(eager.pool_queries(*inputs), expected):
+        assert_near(ours, theirs, tolerance)
     expected = torch.autograd.grad(expected, exact,
                                    [grad.double() for grad in grads])
     actual = eager.pool_queries_backward(*grads, *inputs)
-    for one, other in zip(actual, expected):
-        assert_near(one, other, tolerance)
+    for ours, theirs in zip(actual, expected):
+        assert_near(ours, theirs, tolerance)
     assert actual[0].stride() == torch.empty_like(x).stride()
 
 
@@ -201,5 +201,5 @@ def test_deterministic_mode_is_accepted_and_repeats_bit_by_bit():
         ]
     finally:
         torch.use_deterministic_algorithms(False)
-    for one, other in zip(*runs):
-        assert torch.equal(one, other)
+    for ours, theirs in zip(*runs):
+        assert torch.equal(ours, theirs)

@@ -89,13 +89,13 @@ def test_bootstrap_draws_the_same_images_for_all_heads(rng, monkeypatch):
     heads = [head('a', rng), head('b', rng, seeds=2)]
     drawn = results.bootstrap(heads, np.random.default_rng(7))
     counts = np.random.default_rng(7).multinomial(20, [1 / 20] * 20, size=50)
-    for one, own in zip(heads, drawn):
-        assert own.shape == (50, len(one.union))
-        for count, scores in zip(counts, own):
+    for results_of, draws in zip(heads, drawn):
+        assert draws.shape == (50, len(results_of.union))
+        for count, scores in zip(counts, draws):
             picked = np.repeat(np.arange(20), count)
             for seed, score in enumerate(scores):
-                intersect = one.intersect[seed][picked].sum(0)
-                union = one.union[seed][picked].sum(0)
+                intersect = results_of.intersect[seed][picked].sum(0)
+                union = results_of.union[seed][picked].sum(0)
                 expected = [100 * i / u for i, u in zip(intersect, union) if u]
                 assert score == pytest.approx(np.mean(expected))
 

@@ -39,6 +39,6 @@ def test_triton_kernels_agree_with_eager(shape, s, dilations, shared, layout,
                                                     dilations))
     expected = (eager.reweight(x, kernels, dilations),
                 *eager.reweight_backward(grad, x, kernels, dilations))
-    for one, other in zip(actual, expected):
-        assert one.dtype == other.dtype and one.stride() == other.stride()
-        assert_near(one, other.double(), tolerance)
+    for ours, theirs in zip(actual, expected):
+        assert ours.dtype == theirs.dtype and ours.stride() == theirs.stride()
+        assert_near(ours, theirs.double(), tolerance)

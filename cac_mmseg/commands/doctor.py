@@ -177,7 +177,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--weights',
         metavar='FILE',
-        help='a local file of backbone weights to look at, in place of the '
+        help='a local file of backbone weights to check, in place of the '
         'network')
 
 

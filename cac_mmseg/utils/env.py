@@ -87,7 +87,7 @@ def require_stack() -> None:
             raise ImportError(
                 f'cac_mmseg: {module} is installed but cannot be imported: '
                 f'{type(error).__name__}: {error}. ' +
-                (f'To mend it: {fix}' if fix else
+                (f'To fix it: {fix}' if fix else
                  f'Versions that fit together: `{ONEDL}` or `{OPENMMLAB}`'),
                 name=lacking or None) from error
 
