@@ -103,7 +103,8 @@ def test_bootstrap_draws_the_same_images_for_all_heads(rng, monkeypatch):
 def test_a_head_is_not_behind_its_equal_and_is_behind_a_better_one(rng):
     best = head('best', rng, seeds=1)
     half = best._replace(name='half', intersect=best.intersect / 2)
-    equal, worse = results.gaps([best, best, half])
+    equal = results.gaps([best, best._replace(name='equal')], 'best')['equal']
+    worse = results.gaps([best, half], 'best')['half']
     assert equal == (0, 0, 0, 1)
     assert 0 < worse.low < worse.mean < worse.high and worse.p < 1e-6
     assert worse.mean == pytest.approx(best.scores.mean() / 2)
@@ -113,13 +114,18 @@ def test_a_gap_within_the_spread_of_the_seeds_is_none(rng):
     """However sure it is over the images."""
     intersect, union = areas(rng, seeds=1, images=200)
 
-    def scaled(*scales):
+    def scaled(name, *scales):
         scales = np.array(scales)[:, None, None]
-        return results.HeadResults('', [], intersect * scales,
+        return results.HeadResults(name, [], intersect * scales,
                                    union * np.ones_like(scales))
 
-    sure, = results.gaps([scaled(1, 0.99), scaled(0.9, 0.89)])
-    unsure, = results.gaps([scaled(1, 0.8), scaled(0.98, 0.78)])
+    heads = [
+        scaled('good', 1, 0.99),
+        scaled('bad', 0.9, 0.89),
+        scaled('wild', 1, 0.8)
+    ]
+    sure = results.gaps(heads, 'good')['bad']
+    unsure = results.gaps(heads, 'wild')['bad']
     assert sure.low > 0 and sure.p < 0.05
     assert unsure.low < 0 < unsure.high and unsure.p > 0.5
 
@@ -141,7 +147,7 @@ def test_the_interval_covers_no_difference_as_often_as_it_says(
             luck = spread * rng.standard_normal((3, 1, 1))
             share = 0.5 + luck + rng.uniform(-0.3, 0.3, (1, 60, 2))
             pair.append(results.HeadResults(name, [], share * union, union))
-        gap, = results.gaps(pair)
+        gap = results.gaps(pair, 'a')['b']
         covered += gap.low <= 0 <= gap.high
     assert covered >= 352
 
@@ -392,7 +398,9 @@ def test_a_study_is_reported_from_what_it_left(data, tmp_path, rng, capsys,
                         loss=[2., 1.5, 1., .8],
                         iterations=10,
                         seconds_per_iteration=0.1 + seed,
+                        seconds_per_image=0.02,
                         peak_mib=100,
+                        saved_mib=3,
                         parameters=10**6,
                         multiply_adds=2 * 10**9,
                         device='a machine',

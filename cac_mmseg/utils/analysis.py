@@ -1,5 +1,6 @@
-"""What a module costs: multiply-adds, and activations saved for backward."""
-from typing import Any, Dict, List
+"""What a module costs: multiply-adds, saved activations, seconds."""
+import time
+from typing import Any, Callable, Dict, List
 
 import torch
 import torch.nn as nn
@@ -51,3 +52,17 @@ def _of_pool_queries(inputs: List[Any], outputs: List[Any]) -> int:
 def _of_reweight(inputs: List[Any], outputs: List[Any]) -> int:
     x, kernels = (value.type().sizes() for value in inputs[:2])
     return flops.reweight(x, kernels, len([*inputs[2].node().inputs()]))
+
+
+def seconds(function: Callable[[], object], device: torch.device) -> float:
+    """Time one call, until the device has finished it."""
+    _synchronize(device)
+    start = time.perf_counter()
+    function()
+    _synchronize(device)
+    return time.perf_counter() - start
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)

@@ -1,6 +1,5 @@
 """Interleaved timing: all functions run under the same conditions."""
 import sys
-import time
 from dataclasses import dataclass
 from statistics import median
 from typing import Callable, ContextManager, Dict, List, Tuple
@@ -9,6 +8,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
+
+from ...utils.analysis import seconds
 
 WARM_UP = 2
 
@@ -39,20 +40,6 @@ class Setting:
         """Autocast where the dtype is not float32."""
         return torch.autocast(self.device.type, self.dtype, self.dtype
                               != torch.float32)
-
-
-def seconds(function: Callable[[], object], device: torch.device) -> float:
-    """Time one call, until the device has finished it."""
-    _synchronize(device)
-    start = time.perf_counter()
-    function()
-    _synchronize(device)
-    return time.perf_counter() - start
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
 
 
 def interleave(functions: Dict[str, Callable[[], object]],

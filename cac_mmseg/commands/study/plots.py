@@ -19,6 +19,12 @@ from .results import HeadResults
 ROWS = 4  # images of predictions.png
 SHOWN = ('fcn', 'pspnet', 'cac')  # columns of it, where they were run
 SPREAD = 'mIoU, mean and range of the seeds'
+# figures of a run, with label and factor
+COSTS = dict(
+    multiply_adds=('multiply-adds of an image, G', 1e-9),
+    seconds_per_iteration=('seconds an iteration of training, median', 1),
+    seconds_per_image=('ms an image, inference', 1e3),
+    saved_mib=('activations that the head saves, two images, MiB', 1))
 
 
 def draw_all(heads: Sequence[HeadResults], runs: Sequence[Run],
@@ -43,27 +49,24 @@ def colour(index: int, heads: Sequence[HeadResults]) -> tuple:
 
 
 def accuracy_over_cost(heads: Sequence[HeadResults], path: Path) -> None:
-    """Mean IoU over time per iteration, and over multiply-adds."""
-    figure = Figure(figsize=(11, 4.5), layout='constrained')
-    left, right = figure.subplots(1, 2, sharey=True)
-    for i, head in enumerate(heads):
-        mean = head.scores.mean()
-        seconds = head.median('seconds_per_iteration')
-        for ax, x in ((left, seconds), (right,
-                                        head.median('multiply_adds') / 1e9)):
+    """Mean IoU over each of :data:`COSTS`."""
+    figure = Figure(figsize=(11, 8), layout='constrained')
+    axes = figure.subplots(2, 2, sharey=True)
+    for ax, (key, (label, scale)) in zip(axes.flat, COSTS.items()):
+        for i, head in enumerate(heads):
+            mean = head.scores.mean()
             ax.errorbar(
-                x,
+                head.median(key) * scale,
                 mean, [[mean - head.scores.min()], [head.scores.max() - mean]],
                 fmt='o',
                 capsize=3,
-                label=head.name if ax is right else None,
+                label=head.name if ax is axes[0, 0] else None,
                 color=colour(i, heads))
-    left.set_xlabel('seconds an iteration, median')
-    left.set_ylabel(SPREAD)
-    right.set_xlabel('multiply-adds of an image, G')
-    for ax in (left, right):
+        ax.set_xlabel(label)
         ax.margins(x=0.15)
         _style(ax)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(SPREAD)
     figure.legend(loc='outside right center', frameon=False)
     _save(figure, path)
 

@@ -2,7 +2,7 @@
 import csv
 import io
 from pathlib import Path
-from typing import Iterator, List, Sequence
+from typing import Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -11,11 +11,13 @@ from ...utils.files import new_file
 from ...utils.tables import markdown_table
 from . import plots
 from .plan import Run
-from .results import DRAWS, HeadResults, gaps, read
+from .results import DRAWS, Gap, HeadResults, gaps, read
 
 # figures of a run that results.csv repeats
-FIGURES = ('iterations', 'seconds_per_iteration', 'peak_mib', 'parameters',
-           'multiply_adds', 'device', 'versions')
+FIGURES = ('iterations', 'seconds_per_iteration', 'seconds_per_image',
+           'peak_mib', 'saved_mib', 'parameters', 'multiply_adds', 'device',
+           'versions')
+BARE = 'fcn'  # the price of no context
 
 
 def publish(runs: Sequence[Run], out: Path) -> None:
@@ -39,35 +41,43 @@ def publish(runs: Sequence[Run], out: Path) -> None:
 
 def table(heads: Sequence[HeadResults]) -> str:
     """Return a row per head in Markdown, the best first."""
-    headings = ('head', 'mIoU', 'std', 'behind the best [95 %]', 'p',
-                's/iteration', 'peak, MiB', 'parameters, M',
-                'multiply-adds, G')
+    best = gaps(heads, heads[0].name)
+    bare = gaps(heads, BARE) if BARE in {h.name for h in heads} else {}
     rows = []
-    behind = [('', '')] + [
-        (f'{gap.mean:.2f} [{gap.low:.2f}, {gap.high:.2f}]', f'{gap.p:.3f}')
-        for gap in gaps(heads)
-    ]
-    for head, gap in zip(heads, behind):
+    for head in heads:
         scores = head.scores
         std = f'{scores.std(ddof=1):.2f}' if len(scores) > 1 else ''
         rows.append([
-            head.name, f'{scores.mean():.2f}', std, *gap,
-            f'{head.median("seconds_per_iteration"):.3f}',
-            f'{head.median("peak_mib"):,.0f}',
-            f'{head.median("parameters") / 1e6:.2f}',
-            f'{head.median("multiply_adds") / 1e9:.2f}'
+            head.name,
+            len(scores), f'{scores.mean():.2f}', std,
+            *_difference(bare.get(head.name), -1),
+            *_difference(best.get(head.name), 1),
+            f'{head.median("multiply_adds") / 1e9:.2f}',
+            f'{head.median("seconds_per_iteration"):.2f}',
+            f'{head.median("seconds_per_image") * 1e3:.0f}',
+            f'{head.median("saved_mib"):.1f}',
+            f'{head.median("parameters") / 1e6:.2f}'
         ])
-    return markdown_table(headings, rows)
+    return markdown_table(
+        ('head', 'seeds', 'mIoU', 'std', f'over {BARE} [95 %]', 'p',
+         'behind the best [95 %]', 'p ', 'multiply-adds, G', 's/iteration',
+         'ms/image', 'saved, MiB', 'parameters, M'), rows)
+
+
+def _difference(gap: Optional[Gap], sign: int) -> Tuple[str, str]:
+    """Format a gap, or its opposite, and the p of no difference."""
+    if gap is None:
+        return '', ''
+    low, high = sorted((sign * gap.low, sign * gap.high))
+    return f'{sign * gap.mean:.2f} [{low:.2f}, {high:.2f}]', f'{gap.p:.3f}'
 
 
 def _notes(heads: Sequence[HeadResults]) -> Iterator[str]:
     """Say what the table was measured on."""
     runs = [run for head in heads for run in head.runs]
-    seeds = max(len(head.runs) for head in heads)
-    yield (f'Seeds: {seeds}, of {runs[0]["iterations"]} iterations; images: '
-           f'{len(runs[0]["images"])}. std is over the seeds; the interval '
-           f'(Welch) covers seeds and {DRAWS} draws of the images; p is of no '
-           'difference.')
+    yield (f'{runs[0]["iterations"]} iterations; {len(runs[0]["images"])} '
+           'images. std is over the seeds; the interval (Welch) covers seeds '
+           f'and {DRAWS} draws of the images; p is of no difference.')
     yield ''
     yield f'command: {command()}'
     for key in ('device', 'versions'):

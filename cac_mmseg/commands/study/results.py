@@ -36,7 +36,7 @@ class HeadResults(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """How far a head is behind the best one, in points of mean IoU.
+    """How far a head is behind another one, in points of mean IoU.
 
     ``low`` and ``high`` bound the 95 % confidence interval; ``p`` is that of
     the test, two-sided, that they are equal.
@@ -107,32 +107,44 @@ def bootstrap(heads: Sequence[HeadResults],
     ]
 
 
-def gaps(heads: Sequence[HeadResults]) -> List[Gap]:
-    """Compare the first head with each of the others.
+def gaps(heads: Sequence[HeadResults], reference: str) -> Dict[str, Gap]:
+    """Compare a head with each of the others, by name.
 
     A difference has to outlast the images and the seeds. Its variance is that
     over draws of the images, the same for both heads, plus the variance over
     the seeds of either head; the interval is Welch's, whose degrees of freedom
     (Satterthwaite) tell how well so few seeds estimate it. A head with one
     seed has no variance over seeds: its interval is of the images alone.
+
+    Args:
+        heads: Validated on the same images.
+        reference: Name of the head that the gaps are measured from: positive
+            where it is ahead.
     """
-    drawn = [d.mean(1) for d in bootstrap(heads, np.random.default_rng(0))]
-    images = heads[0].union.shape[1]
-    found = []
-    for head, scores in zip(heads[1:], drawn[1:]):
-        mean = heads[0].scores.mean() - head.scores.mean()
-        parts = [((drawn[0] - scores).var(), images - 1)]
-        parts += [(h.scores.var(ddof=1) / len(h.scores), len(h.scores) - 1)
-                  for h in (heads[0], head) if len(h.scores) > 1]
-        parts = [(variance, dof) for variance, dof in parts if variance > 0]
-        if not parts:  # equal on every image
-            found.append(Gap(mean, mean, mean, 1.))
-            continue
-        variance = sum(v for v, _ in parts)
-        student = stats.t(
-            variance**2 / sum(v**2 / dof for v, dof in parts),
-            scale=variance**0.5)
-        margin = student.ppf(0.975)
-        found.append(
-            Gap(mean, mean - margin, mean + margin, 2 * student.sf(abs(mean))))
-    return found
+    drawn = {
+        head.name: scores.mean(1)
+        for head, scores in zip(heads,
+                                bootstrap(heads, np.random.default_rng(0)))
+    }
+    base = next(head for head in heads if head.name == reference)
+    return {
+        head.name: _gap(base, head, drawn[reference] - drawn[head.name])
+        for head in heads if head.name != reference
+    }
+
+
+def _gap(base: HeadResults, head: HeadResults, drawn: np.ndarray) -> Gap:
+    """``drawn``: the difference for each draw of the images."""
+    mean = base.scores.mean() - head.scores.mean()
+    # variances, and their degrees of freedom
+    parts = [(drawn.var(), base.union.shape[1] - 1)]
+    parts += [(h.scores.var(ddof=1) / len(h.scores), len(h.scores) - 1)
+              for h in (base, head) if len(h.scores) > 1]
+    parts = [(variance, dof) for variance, dof in parts if variance > 0]
+    if not parts:  # equal on every image
+        return Gap(mean, mean, mean, 1.)
+    variance = sum(v for v, _ in parts)
+    student = stats.t(
+        variance**2 / sum(v**2 / dof for v, dof in parts), scale=variance**0.5)
+    margin = student.ppf(0.975)
+    return Gap(mean, mean - margin, mean + margin, 2 * student.sf(abs(mean)))

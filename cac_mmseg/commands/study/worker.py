@@ -7,18 +7,23 @@ import json
 import sys
 from pathlib import Path
 from statistics import median
-from typing import Dict
+from typing import Any, Dict
 
 import torch
+import torch.nn as nn
 from mmengine.runner import Runner
 from mmseg.evaluation import IoUMetric
+from mmseg.models import BaseSegmentor
 from mmseg.registry import METRICS
+from torch import Tensor
 
-from ...utils.analysis import multiply_adds
+from ...utils.analysis import multiply_adds, saved_bytes, seconds
 from ...utils.config import load_config
 from ...utils.env import device_name, versions
 from ...utils.files import new_file
 from .plan import settings
+
+FORWARDS = 5  # of an image, to time one
 
 
 @METRICS.register_module()
@@ -67,12 +72,11 @@ def train(folder: Path) -> dict:
         iterations=runner.iter,
         seconds_per_iteration=median(history['train/time']),
         peak_mib=_peak_mib(device),
-        # before _multiply_adds, which moves the model
         device=device_name(device),
         versions=versions(),
         parameters=sum(p.numel()
                        for p in runner.model.decode_head.parameters()),
-        multiply_adds=_multiply_adds(runner),
+        **_costs(runner),
         loss=history['train/loss'],
         curve=[[min((i + 1) * interval, runner.iter), value]
                for i, value in enumerate(history['val/mIoU'])],
@@ -93,12 +97,38 @@ def _peak_mib(device: torch.device) -> float:
     return peak / (2**20 if sys.platform == 'darwin' else 2**10)
 
 
-def _multiply_adds(runner: Runner) -> int:
-    """Of a forward of the model on the first validation image."""
+class _Head(nn.Module):
+    """The decode head of a model, as a function of the stages."""
+
+    def __init__(self, model: BaseSegmentor) -> None:
+        super().__init__()
+        self.head = model.decode_head
+
+    def forward(self, *stages: Tensor) -> Any:
+        return self.head(stages)
+
+
+def _costs(runner: Runner) -> Dict[str, float]:
+    """Measure a forward of an image, and what the head's training keeps.
+
+    The image is the first of validation. The multiply-adds are of the model,
+    the saved activations of its head for a batch of two such images.
+    """
     data = runner.val_dataloader.dataset[0]
-    model = runner.model.cpu().eval()
+    model = runner.model.eval()
     inputs = model.data_preprocessor(dict(inputs=[data['inputs']]))['inputs']
-    return multiply_adds(model, inputs)
+    with torch.no_grad():
+        times = [
+            seconds(lambda: model(inputs, mode='tensor'), inputs.device)
+            for _ in range(FORWARDS)
+        ]
+        stages = model.extract_feat(torch.cat([inputs, inputs]))
+    stages = [stage.requires_grad_() for stage in stages]
+    return dict(
+        seconds_per_image=median(times),
+        saved_mib=saved_bytes(_Head(model), *stages) / 2**20,
+        # last, as it moves the model
+        multiply_adds=multiply_adds(model.cpu(), inputs.cpu()))
 
 
 def main(folder: str, result_file: str) -> None:
