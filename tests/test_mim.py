@@ -5,7 +5,15 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
+import torch
+
+from cac_mmseg.datasets.scene import (DRIVING, SIGNAL, WAITING, WIDTH,
+                                      draw_scene)
+from cac_mmseg.utils.checkpoint import load_model
+from cac_mmseg.visualization.attribution import attribute_context
+from cac_mmseg.visualization.reader import Reader
 
 MIM = Path(sys.executable).with_name('mim')
 SHORT = [
@@ -129,3 +137,28 @@ def test_context_is_needed_and_found(tmp_path, configs):
     """
     config = configs / 'cac_r18_contextshapes.py'
     assert miou(mim('train', config, cwd=tmp_path)) >= 85
+    checkpoint = tmp_path / 'work_dirs/cac_r18_contextshapes/iter_400.pth'
+    model = load_model(config, checkpoint)
+    reader = Reader(model.cfg, None)
+    found = []
+    for i in range(10):
+        path = f'contextshapes://image/val/0/{i:06d}.png'
+        image, label = draw_scene('val', 0, i)
+        cars = np.isin(label, (WAITING, DRIVING))
+        if not cars.any():
+            continue
+        shares = attribute_context(
+            model, reader(path), torch.from_numpy(cars),
+            tuple(np.unique(label[cars]).tolist()) + (None, ))
+        # the box of the signal is the only black thing at a border
+        dark = (image < 60).all(2)
+        left = dark[:, :SIGNAL].sum() > dark[:, -SIGNAL:].sum()
+        mass = shares.total.abs()
+        columns = mass.shape[1] * SIGNAL // WIDTH + 1
+        at_signal = mass[:, :columns] if left else mass[:, -columns:]
+        found.append((at_signal.max() == mass.max(),
+                      at_signal.sum() / mass.sum()))
+        assert shares.error <= 1e-3
+    peaks, masses = zip(*found)
+    # asked about cars, the model says that it looks at the signal
+    assert all(peaks) and np.mean(masses) > 0.5

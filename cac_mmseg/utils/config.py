@@ -88,7 +88,8 @@ def build_datasets(config: Config, split: str,
         return [DATASETS.build({**cfg, **options}) for cfg in cfgs]
     except (AssertionError, OSError) as error:  # mmseg asserts that it exists
         raise FileNotFoundError(
-            f'the {split} data cannot be listed: {error or type(error)}. '
+            f'the {split} data cannot be listed: '
+            f'{str(error) or "a file or a folder is missing"}. '
             f'Put them at data_root={cfgs[0].get("data_root")!r}, or give '
             f'--cfg-options {split}_dataloader.dataset.data_root=DIR'
         ) from error

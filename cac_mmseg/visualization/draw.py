@@ -15,6 +15,7 @@ from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
 from ..utils.files import new_file
+from .attribution import ContextShares
 from .context import Context
 
 STYLE = {'font.size': 11}
@@ -199,3 +200,52 @@ def classes_of(maps: Sequence[np.ndarray], meta: dict) -> List[int]:
     """Return the classes that occur in label maps."""
     found = {*np.unique(np.concatenate([m.ravel() for m in maps])).tolist()}
     return [i for i in range(len(meta['classes'])) if i in found]
+
+
+def draw_shares(image: np.ndarray, prediction: np.ndarray,
+                rows: Sequence[Tuple[np.ndarray, ContextShares]],
+                classes: Sequence[str]) -> np.ndarray:
+    """Draw where the context of regions came from, a row for each.
+
+    Args:
+        image: (H, W, 3).
+        prediction: The image with the predicted classes laid over.
+        rows: Regions (H, W), bool, and their shares.
+        classes: Names.
+
+    Returns:
+        Image with the region outlined, prediction, and the maps of kernels,
+        pooled branch and both, on one scale in a row, in logits a position.
+    """
+    ratio = image.shape[0] / image.shape[1]
+    with matplotlib.rc_context(STYLE):
+        tall = len(rows) * (SIDE * ratio + 0.75)
+        figure = Figure(
+            figsize=(5 * SIDE + 0.8, tall), dpi=80, layout='constrained')
+        parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
+        for part, (region, shares) in zip(parts, rows):
+            first, second = (classes[i] for i in shares.classes)
+            part.suptitle(
+                f'{first} over {second}: margin {shares.margin:.2f}, context '
+                f'changed it by {shares.change:+.2f} (sum of the map '
+                f'{shares.total.sum():+.2f})',
+                fontsize=11)
+            axes = part.subplots(1, 5)
+            for ax, tile, title in ((axes[0], image, 'region'),
+                                    (axes[1], prediction, 'prediction')):
+                _show(ax, tile)
+                ax.contour(region, [0.5], colors='yellow', linewidths=1.5)
+                ax.set_title(title, fontsize=10)
+            maps = dict(kernels=shares.kernels, pooled=shares.pooled)
+            maps['kernels and pooled branch'] = shares.total
+            largest = max(m.abs().max().item() for m in maps.values()
+                          if m is not None)
+            for ax, (title, shown) in zip(axes[2:], maps.items()):
+                ax.set_axis_off()
+                ax.set_title(title, fontsize=10)
+                if shown is None:
+                    continue
+                picture = ax.imshow(
+                    shown.numpy(), cmap='RdBu_r', vmin=-largest, vmax=largest)
+            part.colorbar(picture, ax=axes[2:], shrink=0.8)
+        return _rendered(figure)
