@@ -53,6 +53,8 @@ ERRORS = [
      "'dog'"),
     ('explain config.py weights.pth image.png --out out --at 1 1 --against '
      'dog', 2, '--against must be one of background, tree'),
+    ('explain config.py weights.pth image.png --out out --at 1 1 --class tree '
+     '--against tree', 2, "--against must be another class than that of the"),
     ('explain config.py weights.pth image.png --out out --mask gone.png', 2,
      '--mask gone.png is not a file'),
     ('explain config.py weights.pth image.png --out out --mask small.png', 2,

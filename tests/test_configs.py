@@ -191,7 +191,7 @@ def narrow(cfg):
     if 'size' in model.data_preprocessor:
         model.data_preprocessor.size = (64, 64)
     if model.backbone.type == 'MobileNetV2':
-        model.decode_head.channels = 16
+        model.decode_head.channels = 64  # GN needs two channels a group
     elif len(model.backbone.out_indices) == 4:
         model.backbone.update(depth=18, base_channels=8, stem_channels=8)
         model.decode_head.update(in_channels=64, channels=16)

@@ -51,7 +51,8 @@ def test_a_mask_is_the_region(tmp_path):
 
 
 @pytest.mark.parametrize('arguments, words', [
-    (['--at', '100', '60', '--against', 'tree'], 'over tree: margin'),
+    (['--at', '100', '60', '--class', 'waiting car', '--against', 'tree'
+      ], 'waiting car over tree: margin'),
     (['--class', 'tree', '--at', '5', '5'], 'tree over '),
 ])
 def test_a_page_with_its_numbers(tmp_path, configs, capsys, arguments, words):

@@ -169,6 +169,10 @@ def run(arguments: argparse.Namespace) -> None:
         size = data['inputs'][0].shape[1:]
         rows = []
         for region, index in questions(arguments, labels, classes):
+            if against is not None and index == against:
+                raise ValueError(
+                    f'--against must be another class than that of the '
+                    f'region, got {arguments.against!r} for both')
             # the model may read the image at another size
             small = mmcv.imresize(
                 region.astype(np.uint8), size[::-1], interpolation='nearest')
