@@ -62,6 +62,7 @@ def execute(runs: Sequence[Run], jobs: int) -> List[Run]:
                     progress.update(task, completed=iteration)
                     progress.advance(total, iteration - done)
                     done = iteration
+            if not stopped.is_set():
                 progress.console.print(f'{run}: {_outcome(run)}')
         finally:
             progress.advance(total, run.iterations - done)
@@ -102,15 +103,16 @@ def _run(run: Run, environment: Dict[str, str],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=os.environ | environment)
-    while process.poll() is None:
-        if stopped.wait(POLL):
-            end(process)
-        yield _iteration(run)
+    try:
+        while process.poll() is None and not stopped.wait(POLL):
+            yield _iteration(run)
+    finally:
+        end(process)
 
 
 def end(process: subprocess.Popen) -> None:
     """Ask a process to end, and kill it if it has not after a while."""
-    process.terminate()
+    process.terminate()  # nothing, if it has ended
     try:
         process.wait(GRACE)
     except subprocess.TimeoutExpired:
