@@ -7,6 +7,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
+from cac_mmseg import GAPKernelModule
 from cac_mmseg.visualization.attribution import STEPS, attribute_context
 
 SIZE = (48, 64)
@@ -135,6 +136,16 @@ def test_the_error_falls_with_the_square_of_the_steps():
     assert errors[1] < errors[0] / 8 and errors[2] < errors[1] / 8
 
 
+def literal_term(module, x):
+    """What stands in the mean over positions, (G, C, s * s)."""
+    c, taps = module.in_channels, module.kernel_size**2
+    if isinstance(module, GAPKernelModule):
+        return (module.fc.weight @ x + module.fc.bias).view(-1, c, taps)
+    queries = module.query.weight.view(-1, c) @ x + module.query.bias
+    keys = module.key.weight.view(-1, c) @ x + module.key.bias
+    return queries.view(-1, 1, taps) * keys.view(-1, c, 1)
+
+
 @pytest.mark.parametrize('reweighting', ['CaCModule', 'GAPKernelModule'])
 def test_a_position_without_its_share_changes_the_margin_by_it(reweighting):
     """Along the line: D less a little of a position's share, by hand.
@@ -167,10 +178,14 @@ def test_a_position_without_its_share_changes_the_margin_by_it(reweighting):
             return out[0] - out[1]
 
         h, w = x.shape[2:]
+        scale = (norm.weight / (norm.running_var + norm.eps).sqrt())
+        scale = scale.view(start.shape[1:3])[..., None]
+        mean = norm.running_mean.view(scale.shape)
         for i, j in ((0, 0), (2, 5), (h - 1, w - 1)):
-            # what this position by itself would predict, as one of N
-            alone = module.predict_kernels(x[:, :, i:i + 1, j:j + 1])
-            share = (alone - start) / (h * w)
+            # the equation, literally: [g, c, t]
+            share = scale * (literal_term(module, x[0, :, i, j]) - mean) / (
+                h * w)
+            share = share.view(kernels.shape)
             little = 1e-4
             removed = 0.
             for step in range(STEPS):

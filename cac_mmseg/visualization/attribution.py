@@ -18,28 +18,23 @@ function of the kernels, with the features X held. Integrated gradients
           (Q_{g,t,n} K_{g,c,n} - \mu_{g,c})
 
 give the share :math:`M_n` of position n, and
-:math:`\sum_n M_n = m(D) - m(D^0)`, what context changed.
+:math:`\sum_n M_n = m(D) - m(D^0)`, what context changed. What G is multiplied
+with is what position n by itself would predict, less :math:`D^0`.
 
 The globally pooled branch is a second mean over positions, ahead of a ReLU
 that is passed by its secant. The classifier adds what comes of both paths, so
 the shares of one do not depend on the other, and no order has to be chosen.
 """
-from contextlib import ExitStack, contextmanager
-from typing import (ContextManager, Dict, Iterator, List, NamedTuple, Optional,
-                    Tuple)
+from contextlib import ExitStack
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
 from mmseg.models import BaseSegmentor
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.hooks import RemovableHandle
 
-from ..baselines import FixedKernelModule, IdentityModule
-from ..cac_head import CaCHead
-from ..cac_module import CaCModule
 from ..utils.checks import check_int
+from .context_paths import find_paths
 
 STEPS = 32
 
@@ -74,7 +69,8 @@ class ContextShares(NamedTuple):
     def error(self) -> float:
         """How far the shares are from adding up to :attr:`change`.
 
-        Relative to the sum of their absolute values.
+        Relative to the sum of their absolute values. Near 0, unless a module
+        predicts kernels by something else than a mean over positions.
         """
         mass = self.total.abs().sum().item()
         return abs(self.total.sum().item() - self.change) / max(mass, 1e-12)
@@ -105,7 +101,7 @@ def attribute_context(model: BaseSegmentor,
     """
     check_int('steps', steps)
     inputs = model.data_preprocessor(data, False)['inputs']
-    paths = _find_paths(model)
+    paths = find_paths(model)
     with torch.no_grad(), ExitStack() as stack:
         for path in paths:
             stack.enter_context(path.recording())
@@ -150,187 +146,6 @@ def attribute_context(model: BaseSegmentor,
     if kernels is None:
         kernels = torch.zeros(size, dtype=torch.float64)
     return ContextShares(kernels, pooled, (first, second), *ends)
-
-
-class _Path:
-    """A way on which context reaches the logits: a mean over positions.
-
-    ``start`` and ``end`` are its values under the mean context and under the
-    image's, ``point`` the one on the line between them that a forward used.
-    """
-    kind = ''
-
-    def __init__(self, name: str, module: nn.Module) -> None:
-        self.module = module
-        self.in_backbone = not name.startswith('decode_head')
-        self.start = self.end = self.point = torch.zeros(())
-
-    def recording(self) -> ContextManager:
-        """Record ``start`` and ``end`` in a forward of the model."""
-        raise NotImplementedError
-
-    def _use_point(self) -> RemovableHandle:
-        """Let the next forward use ``point``."""
-        raise NotImplementedError
-
-    def shares(self, gradient: Tensor) -> Tensor:
-        """Return the share of each position, (h, w), in float64.
-
-        Args:
-            gradient: Of the margin along the line, shaped as ``point``.
-        """
-        raise NotImplementedError
-
-    @contextmanager
-    def at(self, alpha: float) -> Iterator[None]:
-        """Run a forward with the value at ``alpha`` on the line."""
-        point = self.start + alpha * (self.end - self.start)
-        self.point = point.detach().requires_grad_()
-        handle = self._use_point()
-        try:
-            yield
-        finally:
-            handle.remove()
-
-
-class _KernelPath(_Path):
-    """The kernels of a module."""
-    kind = 'kernels'
-
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-
-        def record(module: CaCModule, inputs: Tuple[Tensor, ...]) -> None:
-            # a head passes kernels that it predicted for several modules
-            self.x, kernels = (*inputs, None)[:2]
-            self.end = module.predict_kernels(
-                self.x) if kernels is None else kernels
-            bias = _affine(module.kernel_norm)[2].view(self.end.shape[1:3])
-            bias = bias.view(*bias.shape, *[1] * (self.end.dim() - 3))
-            self.start = bias.expand_as(self.end)
-
-        handle = self.module.register_forward_pre_hook(record)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def _use_point(self) -> RemovableHandle:
-        return self.module.register_forward_pre_hook(lambda _, inputs:
-                                                     (inputs[0], self.point))
-
-    def shares(self, gradient: Tensor) -> Tensor:
-        module, (scale, mean,
-                 _) = self.module, _affine(self.module.kernel_norm)
-        c = module.in_channels
-        x = self.x[0].double().flatten(1)  # [c, n]
-        # by set and channel, as the normalisation is
-        gradient = gradient[0].flatten(0, 1).flatten(1) * scale[:, None]
-        constant = (gradient * mean[:, None]).sum()
-        if hasattr(module, 'fc'):  # kernels from the pooled feature
-            fc = module.fc
-            values = gradient.flatten() @ fc.weight.double() @ x
-            values = values + gradient.flatten() @ fc.bias.double()
-        else:
-            query_weight, query_bias = (t.double() for t in module.query())
-            key_weight, key_bias = (t.double() for t in module.key())
-            gradient = gradient.view(-1, c, gradient.shape[1])  # [g, c, t]
-            # sum_c G_c K_c is linear in X: the key map is never made
-            weight = torch.einsum('gct,gcd->gtd', gradient,
-                                  key_weight.view(-1, c, c)).flatten(0, 1)
-            bias = torch.einsum('gct,gc->gt', gradient, key_bias.view(-1, c))
-            queries = query_weight.flatten(1) @ x + query_bias[:, None]
-            keys = weight @ x + bias.flatten()[:, None]
-            values = (queries * keys).sum(0)
-        return ((values - constant) / x.shape[1]).view(self.x.shape[2:])
-
-
-class _PooledPath(_Path):
-    """The globally pooled branch of a head, after its activation."""
-    kind = 'pooled'
-
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        conv = self.module.pool_conv
-
-        def record_features(_: nn.Module, inputs: Tuple[Tensor, ...]) -> None:
-            self.x, = inputs
-
-        def record(_: nn.Module, inputs: Tuple[Tensor, ...]) -> None:
-            end = conv.forward(inputs[0], activate=False)
-            start = _affine(conv.norm)[2] if conv.norm else conv.conv.bias
-            start = start.view(1, -1, 1, 1).to(end)
-            self.start, self.end = (
-                conv.activate(z.clone()) if conv.with_activation else z
-                for z in (start, end))
-            change = end - start
-            self.secant = torch.where(change == 0, end > 0,
-                                      (self.end - self.start) / change)
-
-        handles = [
-            self.module.reduction.register_forward_pre_hook(record_features),
-            conv.register_forward_pre_hook(record)
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _use_point(self) -> RemovableHandle:
-        return self.module.pool_conv.register_forward_hook(
-            lambda *_: self.point)
-
-    def shares(self, gradient: Tensor) -> Tensor:
-        conv = self.module.pool_conv
-        gradient, constant = (gradient * self.secant).flatten(), 0.
-        if conv.norm:
-            scale, mean, _ = _affine(conv.norm)
-            if conv.conv.bias is not None:
-                mean = mean - conv.conv.bias.double()
-            gradient = gradient * scale
-            constant = (gradient * mean).sum()
-        x = self.x[0].double().flatten(1)  # [c, n]
-        values = gradient @ conv.conv.weight.double().flatten(1) @ x
-        return ((values - constant) / x.shape[1]).view(self.x.shape[2:])
-
-
-def _find_paths(model: nn.Module) -> List[_Path]:
-    """Find how context reaches the logits, or say why that is not known."""
-    paths: List[_Path] = []
-    for name, module in model.named_modules():
-        if isinstance(module, CaCModule):
-            if not isinstance(module, FixedKernelModule):
-                _affine(module.kernel_norm)
-                paths.append(_KernelPath(name, module))
-        elif isinstance(module, CaCHead):
-            for part in module.cac_modules:
-                if not isinstance(part, (CaCModule, IdentityModule)):
-                    raise ValueError(
-                        f'{type(part).__name__} gives positions no share: its '
-                        'weights are no affine function of a mean over them')
-            if module.global_pool:
-                if module.pool_conv.norm:
-                    _affine(module.pool_conv.norm)
-                paths.append(_PooledPath(name, module))
-    if not paths:
-        raise ValueError('the model has no context to attribute: neither a '
-                         'CaCModule nor a globally pooled branch of a CaCHead')
-    return paths
-
-
-def _affine(norm: nn.Module) -> Tuple[Tensor, Tensor, Tensor]:
-    """Return scale, running mean and bias of a BN in evaluation, float64."""
-    if not isinstance(norm, _BatchNorm) or norm.running_mean is None:
-        raise ValueError(
-            f'{type(norm).__name__} normalises by the statistics of the image '
-            'itself, so no position has a share of its own: attribution needs '
-            'BN or SyncBN')
-    mean, variance = norm.running_mean.double(), norm.running_var.double()
-    scale = (variance + norm.eps).rsqrt()
-    if not norm.affine:
-        return scale, mean, torch.zeros_like(mean)
-    return scale * norm.weight.double(), mean, norm.bias.double()
 
 
 def _region_weights(region: Tensor, logits: Tensor, model: BaseSegmentor,

@@ -30,6 +30,16 @@ def context_modules(model: nn.Module) -> List[Tuple[str, nn.Module]]:
             and not isinstance(module, FCKernelModule)]
 
 
+def kernels_of(module: CaCModule,
+               inputs: Sequence[Tensor]) -> Tuple[Tensor, Tensor]:
+    """Return X and the kernels that a module is called with, or predicts.
+
+    A head passes kernels that it predicted for several modules at once.
+    """
+    x, kernels = (*inputs, None)[:2]
+    return x, module.predict_kernels(x) if kernels is None else kernels
+
+
 @torch.no_grad()
 def capture_context(model: BaseSegmentor, data: dict) -> List[Context]:
     """Run a model on a full image, and return its modules' kernels and maps.
@@ -51,10 +61,7 @@ def capture_context(model: BaseSegmentor, data: dict) -> List[Context]:
 def _capturing(model: nn.Module, contexts: List[Context]) -> Iterator[None]:
 
     def keep(name: str, module: nn.Module, inputs: Sequence[Tensor]) -> None:
-        # a head passes kernels that it predicted for several modules at once
-        x, kernels = (*inputs, None)[:2]
-        if kernels is None:
-            kernels = module.predict_kernels(x)
+        x, kernels = kernels_of(module, inputs)
         maps = weighting_maps(x[:1], kernels[:1], module.dilations)
         contexts.append(
             Context(name, module.dilations, kernels[0].float().cpu(),

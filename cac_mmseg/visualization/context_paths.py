@@ -1,0 +1,183 @@
+"""The paths by which context reaches the logits: means over positions."""
+from contextlib import contextmanager
+from typing import ContextManager, Iterator, List, Tuple
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
+
+from ..baselines import FixedKernelModule, IdentityModule
+from ..cac_head import CaCHead
+from ..cac_module import CaCModule
+from .context import kernels_of
+
+# Predicted at a time, of the kernels that each position predicts by itself
+MAX_VALUES = 2**24
+
+
+class ContextPath:
+    """A value that context determines: the mean of one of each position.
+
+    ``start`` is the value under the mean context, ``end`` under the image's,
+    and ``point`` the one on the line between them that a forward used.
+    """
+    kind = ''
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        self.module = module
+        self.in_backbone = not name.startswith('decode_head')
+        self.x = self.start = self.end = self.point = torch.zeros(())
+
+    def recording(self) -> ContextManager:
+        """Record ``start`` and ``end`` in a forward of the model.
+
+        Raises:
+            ValueError: If the value follows a norm without a running mean.
+        """
+        raise NotImplementedError
+
+    def _use_point(self) -> RemovableHandle:
+        """Make the next forward use ``point``."""
+        raise NotImplementedError
+
+    def shares(self, gradient: Tensor) -> Tensor:
+        """Return the share of each position, (h, w), in float64.
+
+        Args:
+            gradient: Of the margin, the mean along the line, as ``point``.
+        """
+        raise NotImplementedError
+
+    @contextmanager
+    def at(self, alpha: float) -> Iterator[None]:
+        """Make forwards use the value at ``alpha`` on the line."""
+        point = self.start + alpha * (self.end - self.start)
+        self.point = point.detach().requires_grad_()
+        handle = self._use_point()
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+class KernelPath(ContextPath):
+    """The kernels of a module."""
+    kind = 'kernels'
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+
+        def record(module: CaCModule, inputs: Tuple[Tensor, ...]) -> None:
+            self.x, self.end = kernels_of(module, inputs)
+            bias = of_mean_context(module.kernel_norm)
+            bias = bias.view(self.end.shape[1:3])  # [g, c]
+            bias = bias.view(*bias.shape, *[1] * (self.end.dim() - 3))
+            self.start = bias.expand_as(self.end)
+
+        handle = self.module.register_forward_pre_hook(record)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _use_point(self) -> RemovableHandle:
+        return self.module.register_forward_pre_hook(lambda _, inputs:
+                                                     (inputs[0], self.point))
+
+    def shares(self, gradient: Tensor) -> Tensor:
+        # each position as an image: [n, c, 1, 1]
+        positions = self.x[0].flatten(1).t()[..., None, None]
+        shares = []
+        for part in positions.split(max(1, MAX_VALUES // self.end.numel())):
+            kernels = self.module.predict_kernels(part) - self.start
+            shares.append(kernels.double().flatten(1) @ gradient.flatten())
+        return (torch.cat(shares) / len(positions)).view(self.x.shape[2:])
+
+
+class PooledPath(ContextPath):
+    """The globally pooled branch of a head, after its activation.
+
+    Position by position it is a mean ahead of the activation, which is passed
+    by its secant.
+    """
+    kind = 'pooled'
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        conv = self.module.pool_conv
+
+        def record_features(_: nn.Module, inputs: Tuple[Tensor, ...]) -> None:
+            self.x, = inputs
+
+        def record(_: nn.Module, inputs: Tuple[Tensor, ...]) -> None:
+            end = conv.forward(inputs[0], activate=False)
+            # without a norm there is no mean context: features of zeros
+            start = of_mean_context(conv.norm) if conv.norm else conv.conv.bias
+            self.linear_start = start.view(1, -1, 1, 1).expand_as(end)
+            self.start, self.end = (
+                conv.activate(z.clone()) if conv.with_activation else z
+                for z in (self.linear_start, end))
+            change = end - self.linear_start
+            self.secant = torch.where(change == 0, end > 0,
+                                      (self.end - self.start) / change)
+
+        handles = [
+            self.module.reduction.register_forward_pre_hook(record_features),
+            conv.register_forward_pre_hook(record)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _use_point(self) -> RemovableHandle:
+        return self.module.pool_conv.register_forward_hook(
+            lambda *_: self.point)
+
+    def shares(self, gradient: Tensor) -> Tensor:
+        conv = self.module.pool_conv
+        values = conv.forward(self.x, activate=False) - self.linear_start
+        shares = (values.double() * (gradient * self.secant)).sum((0, 1))
+        return shares / shares.numel()
+
+
+def find_paths(model: nn.Module) -> List[ContextPath]:
+    """Find the paths of a model.
+
+    Raises:
+        ValueError: If it has none, or one that is no mean over positions.
+    """
+    paths: List[ContextPath] = []
+    for name, module in model.named_modules():
+        if isinstance(module, CaCModule):
+            if not isinstance(module, FixedKernelModule):
+                paths.append(KernelPath(name, module))
+        elif isinstance(module, CaCHead):
+            for part in module.cac_modules:
+                if not isinstance(part, (CaCModule, IdentityModule)):
+                    raise ValueError(
+                        f'{type(part).__name__} gives positions no share: its '
+                        'weights are no affine function of a mean over them')
+            if module.global_pool:
+                paths.append(PooledPath(name, module))
+    if not paths:
+        raise ValueError('the model has no context to attribute: neither a '
+                         'CaCModule nor a globally pooled branch of a CaCHead')
+    return paths
+
+
+def of_mean_context(norm: nn.Module) -> Tensor:
+    """Return what BN in evaluation maps its running mean to: its bias.
+
+    Raises:
+        ValueError: For a norm that has no running mean.
+    """
+    if not isinstance(norm, _BatchNorm) or norm.running_mean is None:
+        raise ValueError(
+            f'{type(norm).__name__} normalises by the statistics of the image '
+            'itself, so no position has a share of its own: attribution needs '
+            'BN or SyncBN')
+    return norm.bias if norm.affine else torch.zeros_like(norm.running_mean)
