@@ -247,6 +247,10 @@ def test_a_result_of_another_config_is_not_taken_for_this_one(tmp_path):
     run.result_file.write_text(json.dumps(dict(settings=settings(run.config))))
     # where files are does not matter
     plan(['cac'], 1, tmp_path, options={'model.pretrained': 'other.pth'})
+    with pytest.raises(ValueError, match='another model:'):  # scratch does
+        plan(['cac'], 1, tmp_path, options={'model.pretrained': None})
+    with pytest.raises(ValueError, match='train_dataloader, val_dataloader:'):
+        plan(['cac'], 1, tmp_path, 'voc-animals-tune')
     for key, value in (('train_cfg.max_iters',
                         3), ('model.decode_head.num_heads', 2),
                        ('optim_wrapper.optimizer.lr', 1.)):

@@ -21,11 +21,11 @@ from ...utils.files import make_folder
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    from .plan import HEADS, PROTOCOLS
+    from .plan import DEFAULT, HEADS, PROTOCOLS
     add = parser.add_argument
     add('--protocol',
         choices=PROTOCOLS,
-        default=PROTOCOLS[0],
+        default=DEFAULT,
         help='data, backbone and schedule; voc-animals and camvid are for a '
         'CPU, -full for a GPU, -tune to choose a learning rate '
         '(default: %(default)s)')

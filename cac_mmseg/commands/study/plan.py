@@ -14,14 +14,21 @@ from ...utils.config import CONFIGS, load_config
 
 FOLDER = CONFIGS / 'study'
 HEADS = sorted(path.stem for path in FOLDER.glob('*.py'))
-PROTOCOLS = ('voc-animals', 'voc-animals-tune', 'voc-animals-full', 'camvid',
-             'camvid-full')
-# in the first line of the heads' configs: which protocol they inherit from
+DEFAULT = 'voc-animals'  # as in the heads' configs
+# the others in that folder are parts of protocols
+PROTOCOLS = sorted({path.stem
+                    for path in (FOLDER / '_base_').glob('*.py')} -
+                   {'light', 'full'})
+# names the protocol that the heads' configs inherit from
 VARIABLE = 'CAC_STUDY_PROTOCOL'
-# the parts of a config that the result depends on, but for where files are
+# the parts of a config that the result depends on
 SETTINGS = ('model', 'train_dataloader', 'val_dataloader', 'optim_wrapper',
             'param_scheduler', 'train_cfg', 'randomness')
-LOCATIONS = ('data_root', 'ann_file', 'pretrained')
+# what of their values it does not depend on: where files are
+LOCATIONS = dict(
+    data_root=lambda path: None,
+    ann_file=lambda path: Path(path).name,
+    pretrained=lambda path: path is not None)
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Run:
 def plan(heads: Sequence[str],
          seeds: int,
          out: Path,
-         protocol: str = PROTOCOLS[0],
+         protocol: str = DEFAULT,
          iterations: Optional[int] = None,
          amp: bool = False,
          options: Optional[dict] = None,
@@ -136,21 +143,22 @@ def _protocol(name: str) -> Iterator[None]:
 
 def settings(config: Config) -> Dict[str, str]:
     """Return a digest of each part of a config that the result depends on."""
-    parts = {key: _without_locations(config[key]) for key in SETTINGS}
+    parts = {key: _without_folders(config[key]) for key in SETTINGS}
     return {
         key: sha256(json.dumps(part).encode()).hexdigest()[:12]
         for key, part in parts.items()
     }
 
 
-def _without_locations(part: Any) -> Any:
+def _without_folders(part: Any) -> Any:
+    """Replace what :data:`LOCATIONS` names by what the result depends on."""
     if isinstance(part, dict):
         return {
-            key: _without_locations(value)
-            for key, value in sorted(part.items()) if key not in LOCATIONS
+            key: LOCATIONS.get(key, _without_folders)(value)
+            for key, value in sorted(part.items())
         }
     if isinstance(part, (list, tuple)):
-        return [_without_locations(value) for value in part]
+        return [_without_folders(value) for value in part]
     return part
 
 
