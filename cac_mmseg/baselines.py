@@ -25,7 +25,7 @@ MAX_PARAMETERS = 2**28
 
 
 class _PooledKernelModule(CaCModule):
-    """Kernels of ``shape`` from the globally pooled feature by an FC layer."""
+    """Predicts kernels of ``shape`` from the pooled feature by an FC layer."""
 
     def _build_predictor(self) -> None:
         parameters = (self.in_channels + 1) * math.prod(self.shape)
@@ -41,7 +41,7 @@ class _PooledKernelModule(CaCModule):
 
     @property
     def shape(self) -> Tuple[int, ...]:
-        """Of the kernels of an image: (G, C, ..., s, s)."""
+        """Shape of the kernels of an image, (G, C, ..., s, s)."""
         raise NotImplementedError
 
     def predict_kernels(self, x: Tensor) -> Tensor:

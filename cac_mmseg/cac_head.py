@@ -144,7 +144,7 @@ class CaCHead(Versioned, BaseDecodeHead):
 
 
 def _predicts_like_cac(module: nn.Module) -> bool:
-    """Whether its kernels can be predicted together with others'."""
+    """Return whether predict_jointly predicts what the module would."""
     return all(
         getattr(type(module), name, None) is getattr(CaCModule, name)
         for name in ('forward', 'predict_kernels'))

@@ -6,7 +6,7 @@ from mmseg.datasets import PascalContextDataset
 from scipy.io import savemat
 
 from cac_mmseg.__main__ import main
-from cac_mmseg.commands import prepare
+from cac_mmseg.commands.prepare import pascal_context
 
 NAMES = PascalContextDataset.METAINFO['classes'][1:]
 # names and fillers in the official order, that of the alphabet
@@ -193,7 +193,7 @@ def test_a_full_disk_leaves_no_half_mask(official, monkeypatch, capsys):
         file.write_bytes(b'half')
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(prepare.Image.Image, 'save', fill)
+    monkeypatch.setattr(pascal_context.Image.Image, 'save', fill)
     run(official, status=1)
     assert 'No space left' in capsys.readouterr().err
     assert not [*masks(official).iterdir()]

@@ -211,7 +211,7 @@ def test_animals_are_read_from_the_official_tree(tmp_path, monkeypatch):
         assert len(loaded['img']) == len(raw)
         loaded['gt_seg_map'][:] = 99  # what a later transform may do
     assert dataset.metainfo['classes'][1] == 'cat'
-    assert max(dataset[0]['inputs'].shape[1:]) == 256
+    assert max(dataset[0]['inputs'].shape[1:]) <= 256  # cropped
 
 
 @pytest.mark.parametrize('heads, words', [

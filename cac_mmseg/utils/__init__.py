@@ -1,1 +1,1 @@
-"""What every floor shares: checks, files, configs, checkpoints."""
+"""What all other packages use: checks, files, configs, checkpoints."""

@@ -13,7 +13,7 @@ from ..functional import weighting_maps
 
 
 class Context(NamedTuple):
-    """Of one module and one image: kernels, and the weights they give.
+    """Kernels of a module for an image, and the weights that they give.
 
     ``kernels`` are (G, C, s, s), ``maps`` (I, C, H, W), one per dilation.
     """

@@ -131,7 +131,7 @@ def draw_context(tiles: Sequence[np.ndarray], titles: Sequence[str],
 
 
 def _widths(context: Context, ratio: float) -> List[float]:
-    """Of the columns: a map for each dilation, their sum, square kernels."""
+    """Return column widths: a map per dilation, their sum, the kernels."""
     return [1.] * (len(context.dilations) + 1) + [ratio] * len(context.kernels)
 
 

@@ -16,7 +16,7 @@ WARM_UP = 2
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured, and where."""
+    """The conditions of a measurement."""
     device: torch.device
     dtype: torch.dtype
     batch: int
@@ -27,7 +27,7 @@ class Setting:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """Of feature maps and weights."""
+        """Layout of feature maps and weights."""
         return (torch.channels_last
                 if self.channels_last else torch.contiguous_format)
 

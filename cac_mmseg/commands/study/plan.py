@@ -54,7 +54,7 @@ class Run:
 
     @property
     def iterations(self) -> int:
-        """How long it trains."""
+        """Length of the schedule."""
         return self.config.train_cfg.max_iters
 
 

@@ -31,7 +31,7 @@ class HeadResults(NamedTuple):
         return iou(self.intersect.sum(1), self.union.sum(1))
 
     def median(self, key: str) -> float:
-        """Of a figure of the runs."""
+        """Return the median of a figure over the runs."""
         return float(np.median([run[key] for run in self.runs]))
 
 
@@ -134,7 +134,7 @@ def gaps(heads: Sequence[HeadResults], reference: str) -> Dict[str, Gap]:
 
 
 def _gap(base: HeadResults, head: HeadResults, drawn: np.ndarray) -> Gap:
-    """``drawn``: the difference for each draw of the images."""
+    """Compare two heads, given their difference for each draw of images."""
     mean = base.scores.mean() - head.scores.mean()
     # variances, and their degrees of freedom
     parts = [(drawn.var(), base.union.shape[1] - 1)]

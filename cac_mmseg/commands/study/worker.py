@@ -89,7 +89,7 @@ def train(folder: Path) -> dict:
 
 
 def _peak_mib(device: torch.device) -> float:
-    """Of the GPU's memory, or of the process's where there is none."""
+    """Return the peak memory of the GPU, or of the process without one."""
     if device.type == 'cuda':
         return torch.cuda.max_memory_allocated(device) / 2**20
     import resource  # not on Windows

@@ -1,0 +1,88 @@
+"""``python -m cac_mmseg prepare``: a data set from its official files.
+
+pascal-context: masks of PASCAL Context, for mmseg's data sets of 59 and of 60
+classes, from the per-image label maps (.mat, 459 classes) and labels.txt of
+https://cs.stanford.edu/~roozbeh/pascal-context and the VOC 2010 images. Writes
+SegmentationClassContext/*.png (0: another class; 1 to 59: its classes) and
+ImageSets/SegmentationContext/{train,val}.txt into the VOC folder. What has
+been converted before is kept; every mask is read again and compared with the
+size of its image. Exit status 1 if files failed.
+"""
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ...utils.checks import check_int
+from ...utils.tables import markdown_table
+from .pascal_context import CLASSES, MASKS, Report, prepare_pascal_context
+
+DATASETS = ('pascal-context', )
+
+
+def table(report: Report, classes: int) -> str:
+    """Return how often each class occurs, as a Markdown table."""
+    counts = np.array([m.counts for m in report.masks if not m.failure])
+    counts = counts.reshape(-1, len(CLASSES))
+    images, pixels = (counts > 0).sum(0), counts.sum(0)
+    first = len(CLASSES) - classes  # of 59, what is 0 is ignored
+    total = max(pixels[first:].sum(), 1)
+    return markdown_table(('class', 'pixels', 'images'),
+                          [(f'{i - first} {CLASSES[i]}',
+                            f'{100 * pixels[i] / total:.2f} %', images[i])
+                           for i in range(first, len(CLASSES))])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add = parser.add_argument
+    add('dataset', choices=DATASETS)
+    add('--mat', required=True, metavar='DIR', help='label maps, *.mat')
+    add('--labels', required=True, metavar='FILE', help='labels.txt')
+    add('--voc',
+        required=True,
+        metavar='DIR',
+        help='such as data/VOCdevkit/VOC2010')
+    add('--classes',
+        type=int,
+        choices=(59, 60),
+        default=59,
+        help='with 60 the rest is a class, background; with 59 it is ignored. '
+        'The masks serve both, the table counts one of them (default: 59)')
+    add('--workers',
+        type=int,
+        default=os.cpu_count(),
+        metavar='N',
+        help='processes (default: %(default)s)')
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prepare, and print what was made; exit with 1 if files failed.
+
+    Raises:
+        FileNotFoundError, ValueError: See :func:`prepare_pascal_context`.
+    """
+    check_int('--workers', arguments.workers)
+    report = prepare_pascal_context(arguments.mat, arguments.labels,
+                                    arguments.voc, arguments.workers)
+    print(table(report, arguments.classes))
+    failures = [mask for mask in report.masks if mask.failure]
+    made = len(report.masks) - len(failures)
+    kept = sum(mask.kept for mask in report.masks)
+    lists = ', '.join(f'{split} {len(names)}'
+                      for split, names in report.splits.items())
+    print(f'{made} masks ({kept} of them kept) in '
+          f'{Path(arguments.voc, MASKS)}; {lists}')
+    for names, what in ((report.missing, 'images have no label map'),
+                        (report.unlisted, 'label maps are in no split')):
+        if names:
+            print(f'{len(names)} {what}: {", ".join(names[:3])}' + ', ...' *
+                  (len(names) > 3))
+    for mask in failures:
+        print(f'{mask.name}.mat failed: {mask.failure}', file=sys.stderr)
+    if not failures:
+        print('check and train: python -m cac_mmseg check-data '
+              f'configs/cac_r50_pcontext{arguments.classes}.py')
+    sys.exit(bool(failures))
