@@ -122,7 +122,8 @@ class CaCHead(Versioned, BaseDecodeHead):
         h, w = features.shape[2:]  # their numel() would fix them in an export
         pooled = (total / (h * w)).to(features.dtype)
         check_batch_norm(self.pool_conv.norm, pooled,
-                         'the globally pooled branch', 'global_pool=False')
+                         'the globally pooled branch',
+                         'pool_norm_cfg=None, or global_pool=False')
         return self.pool_conv(pooled)
 
     def _classify(self, maps: Sequence[Tensor]) -> Tensor:
