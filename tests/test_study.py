@@ -15,20 +15,22 @@ import pytest
 import torch
 from conftest import ROOT
 from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 
 from cac_mmseg.commands.study import processes, report, results
 from cac_mmseg.commands.study.plan import (FOLDER, HEADS, PROTOCOLS, Run, plan,
                                            settings)
 from cac_mmseg.commands.study.processes import execute
-from cac_mmseg.commands.study.worker import PerImageIoU
+from cac_mmseg.commands.study.worker import PerImageIoU, to_channels_last
 from cac_mmseg.utils.config import build_datasets, load_config
 
 # from scratch, and short enough for tests
 SMALL = {
     'model.pretrained': None,
-    'model.decode_head.channels': 8,
+    'model.decode_head.channels': 32,
     'train_dataloader.batch_size': 2,
 }
 
@@ -181,6 +183,17 @@ def test_heads_of_a_protocol_share_everything_else(protocol):
             assert model.encode_decode(
                 torch.empty(1, 3, 64, 64),
                 [dict(img_shape=(64, 64))]).shape[1] == head.num_classes
+
+
+@pytest.mark.parametrize('run', plan(HEADS, 1, ROOT, options=SMALL), ids=str)
+def test_every_head_trains_in_channels_last(run):
+    model = MODELS.build(run.config.model)
+    to_channels_last(model)
+    label = PixelData(data=torch.randint(0, 7, (1, 64, 64)))
+    losses = model.loss(
+        torch.randn(2, 3, 64, 64), [SegDataSample(gt_sem_seg=label)] * 2)
+    sum(loss for name, loss in losses.items() if 'loss' in name).backward()
+    assert all(p.grad is not None for p in model.decode_head.parameters())
 
 
 def test_the_lists_of_animals_are_disjoint():
