@@ -184,6 +184,16 @@ def test_without_checkpoints_training_starts(tmp_path):
     assert settle_last_checkpoint(tmp_path) is None
 
 
+def test_killed_in_its_first_checkpoint_it_starts_again(work_dir, warnings):
+    remove(work_dir / 'last_checkpoint')
+    for i in (2, 4):
+        remove(work_dir / f'iter_{i}.pth')
+    cut(work_dir / 'iter_6.pth')
+    assert settle_last_checkpoint(work_dir) is None
+    message, = warnings
+    assert 'iter_6.pth' in message and 'training from the start' in message
+
+
 def test_if_none_is_whole_it_says_so(work_dir):
     for path in work_dir.glob('*.pth'):
         cut(path)

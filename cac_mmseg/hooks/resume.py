@@ -18,13 +18,14 @@ def settle_last_checkpoint(work_dir: Union[str, Path]) -> Optional[Path]:
     A run that is killed while it saves leaves a truncated checkpoint, or a
     truncated ``last_checkpoint``, on which mmengine fails deep inside. The
     named checkpoint is kept if it is intact; otherwise the newest intact one
-    replaces it, and a warning names those that are damaged.
+    replaces it, and a warning names those that are damaged. A run killed while
+    it saved its first checkpoint starts again: nothing was saved yet.
 
     Args:
         work_dir: Of the run to resume.
 
     Returns:
-        The checkpoint, or None where there is none at all.
+        The checkpoint, or None where none was ever saved.
 
     Raises:
         ValueError: If there are checkpoints, but none is intact.
@@ -47,6 +48,13 @@ def settle_last_checkpoint(work_dir: Union[str, Path]) -> Optional[Path]:
                 logger='current',
                 level=logging.WARNING)
         return path
+    if len(broken) == 1 and not (work_dir / LAST).exists():
+        print_log(
+            f'{broken[0]}. It was the first of the run: training from the '
+            'start',
+            logger='current',
+            level=logging.WARNING)
+        return None
     if broken:
         raise ValueError(
             f'none of the checkpoints in {work_dir} can be resumed: '
