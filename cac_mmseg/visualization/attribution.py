@@ -34,7 +34,7 @@ from mmseg.models import BaseSegmentor
 from torch import Tensor
 
 from ..utils.checks import check_int
-from .context_paths import find_paths
+from .context_paths import record_paths
 
 STEPS = 32
 
@@ -101,12 +101,7 @@ def attribute_context(model: BaseSegmentor,
     """
     check_int('steps', steps)
     inputs = model.data_preprocessor(data, False)['inputs']
-    paths = find_paths(model)
-    with torch.no_grad(), ExitStack() as stack:
-        for path in paths:
-            stack.enter_context(path.recording())
-        features = model.extract_feat(inputs)
-        logits = model.decode_head(features)
+    paths, features, logits = record_paths(model, inputs)
 
     def forward() -> Tensor:
         if any(path.in_backbone for path in paths):

@@ -1,9 +1,10 @@
 """The paths by which context reaches the logits: means over positions."""
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import ContextManager, Iterator, List, Tuple
 
 import torch
 import torch.nn as nn
+from mmseg.models import BaseSegmentor
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
@@ -42,13 +43,23 @@ class ContextPath:
         """Make the next forward use ``point``."""
         raise NotImplementedError
 
+    def terms(self) -> Iterator[Tensor]:
+        """Yield what positions add to ``end - start``, (positions, values).
+
+        Position by position, in parts that fit into memory. Their sum over
+        positions is the difference, passed by the secant of an activation.
+        """
+        raise NotImplementedError
+
     def shares(self, gradient: Tensor) -> Tensor:
         """Return the share of each position, (h, w), in float64.
 
         Args:
             gradient: Of the margin, the mean along the line, as ``point``.
         """
-        raise NotImplementedError
+        shares = torch.cat(
+            [part.double() @ gradient.flatten() for part in self.terms()])
+        return shares.view(self.x.shape[2:])
 
     @contextmanager
     def at(self, alpha: float) -> Iterator[None]:
@@ -86,14 +97,12 @@ class KernelPath(ContextPath):
         return self.module.register_forward_pre_hook(lambda _, inputs:
                                                      (inputs[0], self.point))
 
-    def shares(self, gradient: Tensor) -> Tensor:
+    def terms(self) -> Iterator[Tensor]:
         # each position as an image: [n, c, 1, 1]
         positions = self.x[0].flatten(1).t()[..., None, None]
-        shares = []
         for part in positions.split(max(1, MAX_VALUES // self.end.numel())):
             kernels = self.module.predict_kernels(part) - self.start
-            shares.append(kernels.double().flatten(1) @ gradient.flatten())
-        return (torch.cat(shares) / len(positions)).view(self.x.shape[2:])
+            yield kernels.flatten(1) / len(positions)
 
 
 class PooledPath(ContextPath):
@@ -137,11 +146,31 @@ class PooledPath(ContextPath):
         return self.module.pool_conv.register_forward_hook(
             lambda *_: self.point)
 
-    def shares(self, gradient: Tensor) -> Tensor:
+    def terms(self) -> Iterator[Tensor]:
         conv = self.module.pool_conv
         values = conv.forward(self.x, activate=False) - self.linear_start
-        shares = (values.double() * (gradient * self.secant)).sum((0, 1))
-        return shares / shares.numel()
+        values = (values * self.secant)[0].flatten(1)  # [c, n]
+        yield values.t() / values.shape[1]
+
+
+def record_paths(
+    model: BaseSegmentor, inputs: Tensor
+) -> Tuple[List[ContextPath], Tuple[Tensor, ...], Tensor]:
+    """Run a model, and return its paths, its features, and its logits.
+
+    Raises:
+        ValueError: If it has no path, or one that is no mean over positions.
+    """
+    paths = find_paths(model)
+    with torch.no_grad(), ExitStack() as stack:
+        for path in paths:
+            stack.enter_context(path.recording())
+        features = model.extract_feat(inputs)
+        logits = model.decode_head(features)
+    if logits.shape[1] < 2:
+        raise ValueError('the model has one output channel, and so no margin '
+                         'of a class over another')
+    return paths, features, logits
 
 
 def find_paths(model: nn.Module) -> List[ContextPath]:

@@ -1,0 +1,186 @@
+r"""The shares of every position in the margin of every position, at once.
+
+In a head the margin is a sum over positions p of :math:`v_c X_{c,p}
+\sum_i \sigma(S_{i,c,p})`, with v the difference of two classes' weights, and
+the responses S are linear in the kernels D. So along the straight line of
+:mod:`cac_mmseg.visualization.attribution` each sigmoid goes by its secant, and
+the integral needs no steps:
+
+.. math:: G^p_{i,c,t} = v_c X_{c,p} X_{c,p + r_i t}
+          \frac{\sigma(S_{i,c,p}) - \sigma(S^0_{i,c,p})}
+               {S_{i,c,p} - S^0_{i,c,p}}
+
+The shares of all positions in all margins are then the product of two
+matrices, G (positions, G C s s) and what each position adds to D.
+"""
+from contextlib import ExitStack
+from typing import Dict, Iterator, List, NamedTuple, Optional
+
+import torch
+import torch.nn.functional as F
+from mmseg.models import BaseSegmentor
+from torch import Tensor
+
+from ..cac_module import CaCModule
+from ..utils.checks import check_int
+from .context_paths import ContextPath, KernelPath, record_paths
+
+
+class PairShares(NamedTuple):
+    """What the context of each cell contributed to the margin at each cell.
+
+    Cells are squares of the feature map's positions, in logits; all on the
+    CPU in float32. A margin is the mean over a cell, a share the sum over one.
+
+    ``kernels`` and ``pooled`` (None without that branch) are (h, w, h, w): the
+    shares of the last two in the margin at the first two. ``classes`` is
+    (h, w, 2), the two with the largest mean logits; ``margin`` and
+    ``baseline`` are (h, w), the latter under the mean context.
+    """
+    kernels: Tensor
+    pooled: Optional[Tensor]
+    classes: Tensor
+    margin: Tensor
+    baseline: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The shares of both paths, (h, w, h, w)."""
+        return self.kernels if self.pooled is None else \
+            self.kernels + self.pooled
+
+    @property
+    def error(self) -> Tensor:
+        """How far shares are from adding up, relative to their mass, (h, w).
+
+        See :attr:`cac_mmseg.visualization.attribution.ContextShares.error`.
+        """
+        mass = self.total.abs().sum((2, 3)).clamp_min(1e-12)
+        change = self.margin - self.baseline
+        return (self.total.sum((2, 3)) - change).abs() / mass
+
+
+@torch.no_grad()
+def attribute_pairs(model: BaseSegmentor,
+                    data: dict,
+                    side: int = 1) -> PairShares:
+    """Attribute the margin at each cell to the cells of the image.
+
+    Takes N^2 G C s^2 / side^2 multiply-adds for N positions. The image is read
+    in one piece, also by a model that tests in windows.
+
+    Args:
+        model: In evaluation mode, with a CaCHead.
+        data: A batch of one image as a data loader gives it.
+        side: Of a cell, in positions of the feature map.
+
+    Raises:
+        ValueError: If the model has no path that is a mean over positions, or
+            one outside of its head, or kernels that are not depth-wise; see
+            :func:`cac_mmseg.visualization.attribution.attribute_context`.
+    """
+    check_int('side', side)
+    inputs = model.data_preprocessor(data, False)['inputs']
+    paths, features, logits = record_paths(model, inputs)
+    for path in paths:
+        _check_closed_form(path)
+    mean = _cell_means(logits[0], side)  # [k, h, w]
+    classes = mean.topk(2, 0).indices
+    with ExitStack() as stack:
+        for path in paths:
+            stack.enter_context(path.at(0.))
+        mean_start = _cell_means(model.decode_head(features)[0], side)
+    margin, baseline = (
+        torch.sub(*value.gather(0, classes)) for value in (mean, mean_start))
+
+    head = model.decode_head
+    first, second = head.conv_seg.weight.flatten(1)[classes.flatten(1)]
+    # of each module, then of the pooled branch: [cells, c]
+    differences = (first - second).split(head.channels, 1)
+    found: Dict[str, List[Tensor]] = dict(kernels=[], pooled=[])
+    for path in paths:
+        if isinstance(path, KernelPath):
+            index = [*head.cac_modules].index(path.module)
+            gradients = _gradients(path, differences[index], side)
+        else:  # linear but for the activation, which its terms include
+            gradients = differences[-1]
+        shares = torch.cat([gradients @ part.t() for part in path.terms()], 1)
+        shares = shares.unflatten(1, path.x.shape[2:])
+        found[path.kind].append(_cell_sums(shares, side).cpu())
+    kernels, pooled = (
+        sum(maps).unflatten(0, margin.shape) if maps else None
+        for maps in found.values())
+    if kernels is None:
+        kernels = torch.zeros_like(pooled)
+    return PairShares(kernels, pooled,
+                      classes.permute(1, 2, 0).cpu(), margin.cpu(),
+                      baseline.cpu())
+
+
+def _check_closed_form(path: ContextPath) -> None:
+    module, name = path.module, type(path.module).__name__
+    if path.in_backbone:
+        raise ValueError(f'{name} is in the backbone, and what follows it is '
+                         'not linear: attribute one region at a time')
+    if isinstance(path, KernelPath) and \
+            type(module).forward is not CaCModule.forward:
+        raise ValueError(f'{name} does not re-weight by depth-wise kernels: '
+                         'attribute one region at a time')
+
+
+def _gradients(path: KernelPath, differences: Tensor, side: int) -> Tensor:
+    """Return G, averaged over cells, (cells, G * C * s * s).
+
+    Args:
+        path: After it was recorded.
+        differences: The weights v, (cells, C).
+        side: Of a cell.
+    """
+    module, x = path.module, path.x[0].double()
+    # [g, c, t]
+    start, end = (k[0].double().flatten(2) for k in (path.start, path.end))
+    gradients = path.x.new_zeros(len(differences), *start.shape)
+    for i, dilation in enumerate(module.dilations):
+        g = i % module.sets
+        shifts = [*_shifts(x, module.kernel_size, dilation)]
+        responses = [
+            sum(kernel[:, None, None] * shift
+                for kernel, shift in zip(kernels[g].t(), shifts))
+            for kernels in (start, end)
+        ]
+        weights = x * _secant(*responses)
+        for t, shift in enumerate(shifts):
+            means = _cell_means(weights * shift, side).flatten(1).t()
+            gradients[:, g, :, t] += differences * means
+    return gradients.flatten(1)
+
+
+def _shifts(x: Tensor, kernel_size: int, dilation: int) -> Iterator[Tensor]:
+    """Yield what each tap of a kernel reads of X, (C, H, W)."""
+    h, w = x.shape[1:]
+    padded = F.pad(x, (dilation * (kernel_size // 2), ) * 4)
+    for i in range(kernel_size):
+        for j in range(kernel_size):
+            top, left = i * dilation, j * dilation
+            yield padded[:, top:top + h, left:left + w]
+
+
+def _secant(start: Tensor, end: Tensor) -> Tensor:
+    """Return the slope of the sigmoid between two points, in float64."""
+    near = (end - start).abs() < 1e-5  # where the quotient loses digits
+    middle = ((start + end) / 2).sigmoid()
+    quotient = (end.sigmoid() - start.sigmoid()) / (end - start)
+    return torch.where(near, middle * (1 - middle), quotient)
+
+
+def _cell_sums(maps: Tensor, side: int) -> Tensor:
+    """Sum maps (..., H, W) over cells."""
+    h, w = maps.shape[-2:]
+    padded = F.pad(maps, (0, -w % side, 0, -h % side))
+    return F.avg_pool2d(padded, side, divisor_override=1)
+
+
+def _cell_means(maps: Tensor, side: int) -> Tensor:
+    """Average maps (..., H, W) over cells."""
+    ones = maps.new_ones(1, *maps.shape[-2:])
+    return _cell_sums(maps, side) / _cell_sums(ones, side)

@@ -1,0 +1,107 @@
+"""Shares of all positions at once are those of one position at a time."""
+import pytest
+import torch
+from test_attribution import SIZE, batch, make_model
+
+from cac_mmseg.visualization.attribution import attribute_context
+from cac_mmseg.visualization.pair_shares import _secant, attribute_pairs
+
+VARIANTS = [
+    dict(),
+    dict(num_heads=2, kernel_size=5, dilations=(1, 2)),
+    dict(share_kernels=True, global_pool=False),
+    dict(pool_norm_cfg=None, kernel_size=1),
+    dict(reweighting='GAPKernelModule'),
+    dict(reweighting='IdentityModule'),
+]
+
+
+@pytest.mark.parametrize('variant', VARIANTS, ids=str)
+def test_each_is_the_integral(variant):
+    """At corners, where upsampling with aligned corners mixes nothing."""
+    model = make_model(**variant)
+    model.align_corners = True
+    data = batch(model)
+    pairs = attribute_pairs(model, data)
+    assert pairs.error.max() < 1e-9
+    for corner in ((0, 0), (0, -1)):
+        region = torch.zeros(SIZE, dtype=torch.bool)
+        region[corner] = True
+        shares = attribute_context(model, data, region, steps=100)
+        assert shares.classes == tuple(pairs.classes[corner].tolist())
+        assert shares.margin == pytest.approx(pairs.margin[corner].item())
+        assert shares.baseline == pytest.approx(pairs.baseline[corner].item())
+        for kind in ('kernels', 'pooled'):
+            exact = getattr(pairs, kind)
+            if exact is None:
+                assert not model.decode_head.global_pool
+                continue
+            exact = exact[corner]
+            torch.testing.assert_close(
+                getattr(shares, kind),
+                exact,
+                rtol=0,
+                atol=1e-3 * exact.abs().max().item())
+
+
+def by_cells(reduce, maps, dim, side):
+    return torch.stack([reduce(cell, dim) for cell in maps.split(side, dim)],
+                       dim)
+
+
+@pytest.mark.parametrize('side', [2, 3, 5, 100])
+def test_cells_add_up_positions(side):
+    model = make_model()
+    # of two classes, so that one margin is that of all but for its sign
+    head = model.decode_head
+    head.conv_seg = torch.nn.Conv2d(head.conv_seg.in_channels, 2, 1).double()
+    data = batch(model)
+
+    def signed(pairs):
+        sign = 1. - 2 * pairs.classes[..., 0]
+        return sign * pairs.margin, sign[..., None, None] * pairs.total
+
+    fine, coarse = (attribute_pairs(model, data, s) for s in (1, side))
+    assert coarse.error.max() < 1e-9
+    margin, shares = signed(fine)
+    for dim in (0, 1):
+        margin = by_cells(torch.mean, margin, dim, side)
+        shares = by_cells(torch.mean, shares, dim, side)
+        shares = by_cells(torch.sum, shares, dim + 2, side)
+    torch.testing.assert_close(signed(coarse)[0], margin)
+    torch.testing.assert_close(signed(coarse)[1], shares)
+
+
+@pytest.mark.parametrize('variant, words', [
+    (dict(plugin=True), 'CaCModule is in the backbone'),
+    (dict(reweighting='FCKernelModule'), 'FCKernelModule does not re-weight'),
+    (dict(reweighting='ChannelAttentionModule'), 'ChannelAttentionModule'),
+])
+def test_what_has_no_closed_form_is_named(variant, words):
+    model = make_model(**variant)
+    with pytest.raises(ValueError, match=words):
+        attribute_pairs(model, batch(model))
+
+
+def test_bad_arguments_are_named():
+    model = make_model()
+    with pytest.raises(ValueError, match='side must be >= 1, got 0'):
+        attribute_pairs(model, batch(model), side=0)
+    model.decode_head.conv_seg = torch.nn.Conv2d(12, 1, 1).double()
+    for attribute in (
+            attribute_pairs,
+            lambda *args: attribute_context(*args, torch.ones(SIZE))):
+        with pytest.raises(ValueError, match='one output channel'):
+            attribute(model, batch(model))
+
+
+def test_small_changes_keep_their_digits():
+    """The quotient of two close sigmoids would lose them."""
+    start = torch.randn(1000).double() * 5
+    for change in (0., 1e-12, 1e-7, 1e-3, 1., 50.):
+        end = start + change
+        steps = (torch.arange(20001).double() + 0.5) / 20001
+        line = start[:, None] + steps * change
+        expected = (line.sigmoid() * (1 - line.sigmoid())).mean(1)
+        torch.testing.assert_close(
+            _secant(start, end), expected, rtol=1e-6, atol=1e-12)
