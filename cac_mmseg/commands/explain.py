@@ -5,7 +5,8 @@ what each position's context contributed to the margin of the region's class
 over another one, through the predicted kernels, through the pooled branch, and
 together. Red speaks for the class, blue against it; the map adds up to what
 context changed. By default a row for the largest region of each predicted
-class; images are read in one piece.
+class; images are read in one piece. With --html there is a page for a browser,
+too, to point at any place of an image.
 """
 import argparse
 from pathlib import Path
@@ -20,9 +21,11 @@ from mmengine.utils import track_iter_progress
 
 from ..utils.checkpoint import load_model
 from ..utils.checks import check_device, check_int
-from ..utils.files import make_folder
+from ..utils.files import make_folder, new_file
 from ..visualization.attribution import STEPS, attribute_context
 from ..visualization.draw import draw_shares, paint, save_picture
+from ..visualization.explorer import explorer
+from ..visualization.pair_shares import attribute_pairs
 from ..visualization.reader import Reader, find_images, read_image
 
 SMALLEST = 0.005  # of the image: regions that are explained by default
@@ -139,6 +142,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('--against',
         metavar='NAME',
         help='the class it is compared with (default: the runner-up)')
+    add('--html',
+        action='store_true',
+        help='also write IMAGE.html, a file that needs no network')
     add('--steps',
         type=int,
         default=STEPS,
@@ -186,9 +192,18 @@ def run(arguments: argparse.Namespace) -> None:
                          f'{shares.margin:.2f}, context changed it by '
                          f'{shares.change:+.2f}, error of the sum '
                          f'{100 * shares.error:.3f} %')
-        painted = paint(image, labels, reader.dataset.metainfo)
-        save_picture(
-            draw_shares(image, painted, rows, classes),
-            out / f'{Path(path).stem}.png')
+        meta = reader.dataset.metainfo
+        painted = paint(image, labels, meta)
+        file = out / f'{Path(path).stem}.png'
+        save_picture(draw_shares(image, painted, rows, classes), file)
+        if arguments.html:
+            pairs = attribute_pairs(model, data)
+            content = explorer(
+                Path(path).name, image, painted, pairs, meta, arguments.at)
+            with new_file(file.with_suffix('.html')) as page:
+                page.write_text(content, encoding='utf-8')
+            lines.append(f'{Path(path).name}: {pairs.margin.numel()} places '
+                         'to point at, error of the sums at most '
+                         f'{100 * pairs.error.max():.3f} %')
     print('\n' + '\n'.join(lines))
     print(f'{len(images)} pages in {out}')

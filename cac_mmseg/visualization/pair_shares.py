@@ -14,7 +14,8 @@ The shares of all positions in all margins are then the product of two
 matrices, G (positions, G C s s) and what each position adds to D.
 """
 from contextlib import ExitStack
-from typing import Dict, Iterator, List, NamedTuple, Optional
+from itertools import count
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,8 @@ from torch import Tensor
 from ..cac_module import CaCModule
 from ..utils.checks import check_int
 from .context_paths import ContextPath, KernelPath, record_paths
+
+MAX_CELLS = 3700  # whose shares, a byte each, make a page of 18 MB
 
 
 class PairShares(NamedTuple):
@@ -35,13 +38,16 @@ class PairShares(NamedTuple):
     ``kernels`` and ``pooled`` (None without that branch) are (h, w, h, w): the
     shares of the last two in the margin at the first two. ``classes`` is
     (h, w, 2), the two with the largest mean logits; ``margin`` and
-    ``baseline`` are (h, w), the latter under the mean context.
+    ``baseline`` are (h, w), the latter under the mean context. ``cell`` is the
+    height and width of a cell as parts of the image's; at the right and lower
+    edge cells may be cut.
     """
     kernels: Tensor
     pooled: Optional[Tensor]
     classes: Tensor
     margin: Tensor
     baseline: Tensor
+    cell: Tuple[float, float]
 
     @property
     def total(self) -> Tensor:
@@ -63,7 +69,7 @@ class PairShares(NamedTuple):
 @torch.no_grad()
 def attribute_pairs(model: BaseSegmentor,
                     data: dict,
-                    side: int = 1) -> PairShares:
+                    side: Optional[int] = None) -> PairShares:
     """Attribute the margin at each cell to the cells of the image.
 
     Takes N^2 G C s^2 / side^2 multiply-adds for N positions. The image is read
@@ -72,18 +78,24 @@ def attribute_pairs(model: BaseSegmentor,
     Args:
         model: In evaluation mode, with a CaCHead.
         data: A batch of one image as a data loader gives it.
-        side: Of a cell, in positions of the feature map.
+        side: Of a cell, in positions of the feature map. By default the
+            smallest that makes no more than 3,700 cells.
 
     Raises:
         ValueError: If the model has no path that is a mean over positions, or
             one outside of its head, or kernels that are not depth-wise; see
             :func:`cac_mmseg.visualization.attribution.attribute_context`.
     """
-    check_int('side', side)
+    if side is not None:
+        check_int('side', side)
     inputs = model.data_preprocessor(data, False)['inputs']
     paths, features, logits = record_paths(model, inputs)
     for path in paths:
         _check_closed_form(path)
+    h, w = logits.shape[2:]
+    if side is None:
+        side = next(
+            i for i in count(1) if -(-h // i) * -(-w // i) <= MAX_CELLS)
     mean = _cell_means(logits[0], side)  # [k, h, w]
     classes = mean.topk(2, 0).indices
     with ExitStack() as stack:
@@ -114,7 +126,7 @@ def attribute_pairs(model: BaseSegmentor,
         kernels = torch.zeros_like(pooled)
     return PairShares(kernels, pooled,
                       classes.permute(1, 2, 0).cpu(), margin.cpu(),
-                      baseline.cpu())
+                      baseline.cpu(), (side / h, side / w))
 
 
 def _check_closed_form(path: ContextPath) -> None:

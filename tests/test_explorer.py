@@ -1,0 +1,188 @@
+"""The page of explain --html, in a real browser."""
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from mmseg.apis import init_model
+from test_attribution import batch, make_model
+
+from cac_mmseg.__main__ import main
+from cac_mmseg.visualization.explorer import explorer
+from cac_mmseg.visualization.pair_shares import attribute_pairs
+
+META = dict(
+    classes=['sky', 'road', '</script><b>car', 'tree'],
+    palette=[[9, 9, 200], [99, 99, 99], [200, 9, 9], [9, 200, 9]])
+
+
+@pytest.fixture(scope='session')
+def browser():
+    """Chromium, driven by Playwright."""
+    playwright = pytest.importorskip('playwright.sync_api')
+    path = shutil.which('chromium') or shutil.which('google-chrome')
+    if path is None:
+        pytest.skip('needs Chromium: apt-get install chromium')
+    with playwright.sync_playwright() as driver:
+        # root has no sandbox
+        yield driver.chromium.launch(
+            executable_path=path, args=['--no-sandbox'])
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    """Open a page from disk, without a network; it must not complain."""
+    complaints, contexts = [], []
+
+    def open_page(content, **options):
+        file = tmp_path / 'page.html'
+        file.write_text(content, encoding='utf-8')
+        context = browser.new_context(offline=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on('console', lambda message: complaints.append(message.text))
+        page.on('pageerror', lambda error: complaints.append(str(error)))
+        page.on(
+            'request', lambda request: request.url.startswith(
+                ('file:', 'data:')) or complaints.append(request.url))
+        page.goto(file.as_uri())
+        page.wait_for_selector('body[data-ready]')
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+@pytest.fixture(scope='module')
+def shares():
+    model = make_model(num_heads=2)
+    return attribute_pairs(model, batch(model))
+
+
+def write(shares, **options):
+    image = np.random.default_rng().integers(0, 256, (48, 64, 3), np.uint8)
+    return explorer('a <b>.png', image, image[::-1], shares, META, **options)
+
+
+def shown(page):
+    """What the page drew last."""
+    page.wait_for_timeout(100)  # the next frame
+    return {
+        key: float(value)
+        for key, value in page.locator('#map').evaluate(
+            'map => ({...map.dataset})').items()
+    }
+
+
+def centre(page, cell, shares):
+    """Where a cell is on the screen."""
+    box = page.locator('#image').bounding_box()
+    row, column = divmod(cell, shares.margin.shape[1])
+    height, width = shares.cell
+    return (box['x'] + (column + 0.5) * width * box['width'],
+            box['y'] + (row + 0.5) * height * box['height'])
+
+
+def test_pointing_shows_the_shares_of_the_place(show, shares):
+    page = show(write(shares))
+    total, change = shares.total.flatten(2).flatten(
+        0, 1), (shares.margin - shares.baseline).flatten()
+    assert shown(page)['cell'] == change.abs().argmax()
+    for cell in (0, 17, len(change) - 1):
+        page.mouse.move(*centre(page, cell, shares))
+        found = shown(page)
+        assert found['cell'] == cell
+        assert found['change'] == pytest.approx(change[cell].item(), rel=1e-4)
+        # within what a byte keeps
+        most = total[cell].abs().max().item()
+        assert abs(found['share']) == pytest.approx(most, rel=0.02)
+        best = total[cell][int(found['best'])].abs().item()
+        assert best == pytest.approx(most, rel=0.02)
+        mass = total[cell].abs().sum().item()
+        assert found['sum'] == pytest.approx(
+            change[cell].item(), abs=0.01 * mass)
+        words = page.locator('#readout').inner_text()
+        for index in shares.classes.flatten(0, 1)[cell]:
+            assert META['classes'][index] in words
+
+
+def test_the_brightest_place_is_the_largest_share(show, shares):
+    page = show(write(shares, at=(40, 30)))
+    page.uncheck('#backdrop')
+    found = shown(page)
+    h, w = shares.margin.shape
+    row, column = int(30 / 48 * h), int(40 / 64 * w)
+    assert found['cell'] == row * w + column
+    # of the pixels in the middle of the cells, the least white
+    width, height, *pixels = page.locator('#map').evaluate('''map => [
+        map.width, map.height, ...map.getContext('2d').getImageData(
+            0, 0, map.width, map.height).data]''')
+    pixels = np.array(pixels, float).reshape(height, width, 4)
+    rows = (height * (np.arange(h) + 0.5) / h).astype(int)
+    columns = (width * (np.arange(w) + 0.5) / w).astype(int)
+    colours = pixels[rows][:, columns, :3].reshape(-1, 3)
+    # dark is far from white; red is positive
+    assert colours.sum(1).argmin() == found['best']
+    red = colours[:, 0] > colours[:, 2]
+    total = shares.total[row, column].flatten().numpy()
+    clear = abs(total) > 0.01 * abs(total).max()
+    assert (red == (total > 0))[clear].all()
+
+
+def test_keys_and_paths(show, shares):
+    page = show(write(shares))
+    page.mouse.move(*centre(page, 0, shares))
+    page.locator('#image').focus()
+    w = shares.margin.shape[1]
+    for key, cell in (('ArrowRight', 1), ('ArrowDown', w + 1),
+                      ('ArrowLeft', w), ('ArrowUp', 0), ('ArrowUp', 0)):
+        page.keyboard.press(key)
+        assert shown(page)['cell'] == cell
+    mass = shares.total[0, 0].abs().sum().item()
+    for key, path in (('2', 'kernels'), ('3', 'pooled'), ('1', 'total')):
+        page.keyboard.press(key)
+        assert shown(page)['sum'] == pytest.approx(
+            getattr(shares, path)[0, 0].sum().item(), abs=0.01 * mass)
+        assert page.locator(f'[value={path}]').is_checked()
+    page.keyboard.press('p')
+    assert page.locator('#prediction').is_checked()
+    # held: the pointer no longer moves it, until Enter lets go
+    page.mouse.move(*centre(page, 5, shares))
+    assert shown(page)['cell'] == 0
+    page.keyboard.press('Enter')
+    page.mouse.move(*centre(page, 6, shares))
+    assert shown(page)['cell'] == 6
+
+
+def test_touch_on_a_phone(show, shares):
+    page = show(
+        write(shares), has_touch=True, viewport=dict(width=360, height=700))
+    page.touchscreen.tap(*centre(page, 9, shares))
+    assert shown(page)['cell'] == 9
+    assert page.evaluate('document.body.scrollWidth') <= 360
+
+
+def test_without_a_pooled_branch_there_is_one_path(show):
+    model = make_model(global_pool=False)
+    page = show(write(attribute_pairs(model, batch(model), side=3)))
+    assert page.locator('[value=pooled]').is_disabled()
+    page.keyboard.press('3')
+    assert page.locator('[value=total]').is_checked()
+
+
+def test_the_command_writes_it(show, tmp_path, configs, capsys):
+    config = str(configs / 'cac_r18_contextshapes.py')
+    torch.save(
+        init_model(config, device='cpu').state_dict(), tmp_path / 'w.pth')
+    main([
+        'explain', config,
+        str(tmp_path / 'w.pth'), 'contextshapes://image/val/0/000003.png',
+        '--html', '--at', '100', '60', '--steps', '1', '--out',
+        str(tmp_path / 'out')
+    ])
+    assert '384 places to point at' in capsys.readouterr().out
+    page = show((tmp_path / 'out/000003.html').read_text(encoding='utf-8'))
+    assert shown(page)['cell'] == 60 // 8 * 24 + 100 // 8
+    assert page.title().startswith('000003.png')
