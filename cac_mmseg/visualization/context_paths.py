@@ -22,7 +22,7 @@ class ContextPath:
     """A value that context determines: the mean of one of each position.
 
     ``start`` is the value under the mean context, ``end`` under the image's,
-    and ``point`` the one on the line between them that a forward used.
+    and ``point`` the one that a forward used in their place.
     """
     kind = ''
 
@@ -62,15 +62,18 @@ class ContextPath:
         return shares.view(self.x.shape[2:])
 
     @contextmanager
-    def at(self, alpha: float) -> Iterator[None]:
-        """Make forwards use the value at ``alpha`` on the line."""
-        point = self.start + alpha * (self.end - self.start)
-        self.point = point.detach().requires_grad_()
+    def using(self, value: Tensor) -> Iterator[None]:
+        """Make forwards use a value, as ``point``, in place of ``end``."""
+        self.point = value.detach().requires_grad_()
         handle = self._use_point()
         try:
             yield
         finally:
             handle.remove()
+
+    def at(self, alpha: float) -> ContextManager:
+        """Make forwards use the value at ``alpha`` on the line."""
+        return self.using(self.start + alpha * (self.end - self.start))
 
 
 class KernelPath(ContextPath):
