@@ -53,8 +53,9 @@ def areas(rng, seeds=3, images=20, classes=5):
     return np.floor(union * rng.random(union.shape)), union
 
 
-def head(name, rng, **sizes):
-    return results.HeadResults(name, [], *areas(rng, **sizes))
+def head(name, intersect, union):
+    runs = [dict(seed=seed) for seed in range(len(union))]
+    return results.HeadResults(name, runs, intersect, union)
 
 
 # ---- what is measured
@@ -88,7 +89,7 @@ def test_areas_of_images_are_those_of_mmseg(rng):
 
 def test_bootstrap_draws_the_same_images_for_all_heads(rng, monkeypatch):
     monkeypatch.setattr(results, 'DRAWS', 50)
-    heads = [head('a', rng), head('b', rng, seeds=2)]
+    heads = [head('a', *areas(rng)), head('b', *areas(rng, seeds=2))]
     drawn = results.bootstrap(heads, np.random.default_rng(7))
     counts = np.random.default_rng(7).multinomial(20, [1 / 20] * 20, size=50)
     for results_of, draws in zip(heads, drawn):
@@ -103,7 +104,7 @@ def test_bootstrap_draws_the_same_images_for_all_heads(rng, monkeypatch):
 
 
 def test_a_head_is_not_behind_its_equal_and_is_behind_a_better_one(rng):
-    best = head('best', rng, seeds=1)
+    best = head('best', *areas(rng, seeds=1))
     half = best._replace(name='half', intersect=best.intersect / 2)
     equal = results.gaps([best, best._replace(name='equal')], 'best')['equal']
     worse = results.gaps([best, half], 'best')['half']
@@ -118,8 +119,7 @@ def test_a_gap_within_the_spread_of_the_seeds_is_none(rng):
 
     def scaled(name, *scales):
         scales = np.array(scales)[:, None, None]
-        return results.HeadResults(name, [], intersect * scales,
-                                   union * np.ones_like(scales))
+        return head(name, intersect * scales, union * np.ones_like(scales))
 
     heads = [
         scaled('good', 1, 0.99),
@@ -132,9 +132,26 @@ def test_a_gap_within_the_spread_of_the_seeds_is_none(rng):
     assert unsure.low < 0 < unsure.high and unsure.p > 0.5
 
 
-@pytest.mark.parametrize('spread', [0., 0.05], ids=['images', 'seeds'])
+def test_heads_are_compared_seed_by_seed(rng):
+    """What a seed does to both of them is no difference."""
+    intersect, union = areas(rng, seeds=1, images=200)
+    luck = np.array([0.7, 0.8, 0.9])[:, None, None]
+    union = union * np.ones_like(luck)
+    good = head('good', intersect * luck, union)
+    bad = head('bad', intersect * (luck - 0.05), union)
+    sure = results.gaps([good, bad], 'good')['bad']
+    assert sure.low > 0 and sure.p < 0.05
+    # other seeds: their spread is that of the difference
+    other = bad._replace(runs=[dict(seed=seed) for seed in (3, 4, 5)])
+    unsure = results.gaps([good, other], 'good')['bad']
+    assert unsure.low < 0 and unsure.mean == pytest.approx(sure.mean)
+
+
+@pytest.mark.parametrize(
+    'shared, spread', [(0., 0.), (0., 0.05), (0.05, 0.02)],
+    ids=['images', 'seeds', 'seeds alike'])
 def test_the_interval_covers_no_difference_as_often_as_it_says(
-        spread, rng, monkeypatch):
+        shared, spread, rng, monkeypatch):
     """95 % of the time, whether images or seeds make heads differ by chance.
 
     400 intervals of 94 % cover fewer than 352 once in 1e6 tests, 400 of 80 %
@@ -145,10 +162,11 @@ def test_the_interval_covers_no_difference_as_often_as_it_says(
     for _ in range(400):
         union = rng.integers(1, 50, (1, 60, 2)) * np.ones((3, 1, 1))
         pair = []
+        alike = shared * rng.standard_normal((3, 1, 1))
         for name in 'ab':
-            luck = spread * rng.standard_normal((3, 1, 1))
+            luck = alike + spread * rng.standard_normal((3, 1, 1))
             share = 0.5 + luck + rng.uniform(-0.3, 0.3, (1, 60, 2))
-            pair.append(results.HeadResults(name, [], share * union, union))
+            pair.append(head(name, share * union, union))
         gap = results.gaps(pair, 'a')['b']
         covered += gap.low <= 0 <= gap.high
     assert covered >= 352

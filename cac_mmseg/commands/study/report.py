@@ -77,8 +77,8 @@ def _notes(heads: Sequence[HeadResults]) -> Iterator[str]:
     """Say what the table was measured on."""
     runs = [run for head in heads for run in head.runs]
     yield (f'{runs[0]["iterations"]} iterations; {len(runs[0]["images"])} '
-           'images. std is over the seeds; the interval (Welch) covers seeds '
-           f'and {DRAWS} draws of the images; p is of no difference.')
+           'images. std is over the seeds; the interval covers the seeds, one '
+           f'by one, and {DRAWS} draws of the images; p is of no difference.')
     yield ''
     yield f'command: {command()}'
     for key in ('device', 'versions'):

@@ -21,6 +21,11 @@ class HeadResults(NamedTuple):
     union: np.ndarray
 
     @property
+    def seeds(self) -> List[int]:
+        """In the order of the scores."""
+        return [run['seed'] for run in self.runs]
+
+    @property
     def scores(self) -> np.ndarray:
         """Mean IoU in percent, (seeds,)."""
         return mean_iou(self.intersect.sum(1), self.union.sum(1))
@@ -111,10 +116,12 @@ def gaps(heads: Sequence[HeadResults], reference: str) -> Dict[str, Gap]:
     """Compare a head with each of the others, by name.
 
     A difference has to outlast the images and the seeds. Its variance is that
-    over draws of the images, the same for both heads, plus the variance over
-    the seeds of either head; the interval is Welch's, whose degrees of freedom
-    (Satterthwaite) tell how well so few seeds estimate it. A head with one
-    seed has no variance over seeds: its interval is of the images alone.
+    over draws of the images, the same for both heads, plus that over the
+    seeds. Runs of a seed see the same images in the same order, whatever the
+    head, so heads with the same seeds are compared seed by seed. The interval
+    is Student's, with the degrees of freedom (Satterthwaite) that tell how
+    well so few seeds estimate the variance. A head with one seed has no
+    variance over seeds: its interval is of the images alone.
 
     Args:
         heads: Validated on the same images.
@@ -138,8 +145,11 @@ def _gap(base: HeadResults, head: HeadResults, drawn: np.ndarray) -> Gap:
     mean = base.scores.mean() - head.scores.mean()
     # variances, and their degrees of freedom
     parts = [(drawn.var(), base.union.shape[1] - 1)]
-    parts += [(h.scores.var(ddof=1) / len(h.scores), len(h.scores) - 1)
-              for h in (base, head) if len(h.scores) > 1]
+    scores = [base.scores, head.scores]
+    if base.seeds == head.seeds:
+        scores = [base.scores - head.scores]
+    parts += [(s.var(ddof=1) / len(s), len(s) - 1) for s in scores
+              if len(s) > 1]
     parts = [(variance, dof) for variance, dof in parts if variance > 0]
     if not parts:  # equal on every image
         return Gap(mean, mean, mean, 1.)
