@@ -3,7 +3,8 @@
 Where the answer is known: ``signal`` asks models of ContextShapes about the
 cars of an image, of which only the signal tells whether they wait, and
 compares maps by how much of them is on the signal. Where it is not: ``delete``
-takes positions out of the kernels, and measures how the margin falls.
+takes positions out of the kernels, and measures how the margin falls. ``cost``
+measures time, memory and the size of the page.
 """
 import argparse
 from itertools import islice
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.runner import Runner
+from mmseg.apis import init_model
 from mmseg.evaluation import IoUMetric
 from mmseg.models import BaseSegmentor
 from mmseg.structures import SegDataSample
@@ -20,9 +22,12 @@ from torch import Tensor
 
 from cac_mmseg.commands.explain import SMALLEST, largest_region
 from cac_mmseg.datasets.scene import DRIVING, SIGNAL, WAITING, draw_scene
+from cac_mmseg.utils.analysis import seconds
 from cac_mmseg.utils.checkpoint import load_model
 from cac_mmseg.visualization.attribution import attribute_context
 from cac_mmseg.visualization.context_paths import KernelPath, record_paths
+from cac_mmseg.visualization.explorer import explorer
+from cac_mmseg.visualization.pair_shares import attribute_pairs
 from cac_mmseg.visualization.reader import Reader
 
 CELL = 8  # pixels of a position of the feature map
@@ -247,6 +252,47 @@ def delete(arguments: argparse.Namespace) -> None:
     print(f'\n{len(found)} images; ± is 1.96 standard errors')
 
 
+# ---- cost
+
+
+def cost(arguments: argparse.Namespace) -> None:
+    """Print what an image costs, by a model without trained weights."""
+    import resource  # not on Windows
+    model = init_model(arguments.config, device='cpu')
+    # as in training: the margin of all classes would be the same
+    torch.nn.init.normal_(model.decode_head.conv_seg.weight)
+    image = np.random.default_rng(0).integers(0, 256, (*arguments.size, 3),
+                                              np.uint8)
+    data = dict(
+        inputs=[torch.from_numpy(image).permute(2, 0, 1)],
+        data_samples=[SegDataSample()])
+    region = torch.zeros(image.shape[:2], dtype=torch.bool)
+    region[:32, :32] = True
+    classes = [str(i) for i in range(model.decode_head.num_classes)]
+    meta = dict(classes=classes, palette=[[0, 0, 0]] * len(classes))
+    found = {}
+
+    def page() -> None:
+        found['pairs'] = attribute_pairs(model, data)
+        found['page'] = explorer('', image, image, found['pairs'], meta)
+
+    work = dict(
+        forward=lambda: model(
+            model.data_preprocessor(data, False)['inputs'], mode='tensor'),
+        region=lambda: attribute_context(model, data, region),
+        page=page)
+    print('| | s | peak of the process, MiB |\n| --- | ---: | ---: |')
+    for name, call in work.items():
+        with torch.set_grad_enabled(name == 'region'):
+            times = [seconds(call, torch.device('cpu')) for _ in range(3)]
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        print(f'| {name} | {np.median(times):.2f} | {peak:.0f} |')
+    h, w = (round(1 / part) for part in found['pairs'].cell)
+    print(f'\n{found["pairs"].margin.numel()} places in steps of 1/{h} and '
+          f'1/{w}, {len(found["page"]) / 1e6:.1f} MB; '
+          f'{torch.get_num_threads()} threads')
+
+
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Parse the arguments and run the measurement."""
     parser = argparse.ArgumentParser(
@@ -263,6 +309,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     command.add_argument('config')
     command.add_argument('checkpoint')
     command.add_argument('--images', type=int, default=1000, help='at most')
+    command = commands.add_parser('cost', help=cost.__doc__)
+    command.set_defaults(run=cost)
+    command.add_argument('config')
+    command.add_argument('--size', type=int, nargs=2, default=(360, 480))
     parsed = parser.parse_args(arguments)
     parsed.run(parsed)
 

@@ -24,17 +24,21 @@ with is what position n by itself would predict, less :math:`D^0`.
 The globally pooled branch is a second mean over positions, ahead of a ReLU
 that is passed by its secant. The classifier adds what comes of both paths, so
 the shares of one do not depend on the other, and no order has to be chosen.
+In a head the integral has a closed form; behind a module in the backbone it is
+taken in steps.
 """
 from contextlib import ExitStack
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
 from mmseg.models import BaseSegmentor
 from torch import Tensor
 
+from ..cac_head import CaCHead
 from ..utils.checks import check_int
-from .context_paths import record_paths
+from .closed_form import class_weights, closed_form, has_closed_form
+from .context_paths import ContextPath, record_paths
 
 STEPS = 32
 
@@ -92,7 +96,8 @@ def attribute_context(model: BaseSegmentor,
             the model reads (``img_shape``).
         classes: The class, and the one it is compared with (None: the best of
             the others); by default the two with the largest mean logits.
-        steps: Of the midpoint rule along the line.
+        steps: Of the midpoint rule along the line, for models without a closed
+            form (:mod:`cac_mmseg.visualization.closed_form`).
 
     Raises:
         ValueError: If the model has no path that is a mean over positions, or
@@ -119,15 +124,11 @@ def attribute_context(model: BaseSegmentor,
         logits = (logits[:, first] - logits[:, second]).double()
         return (logits * weights[:, 0]).sum()
 
-    gradients: List[Tensor] = [torch.zeros(())] * len(paths)
-    for step in range(steps):
-        with torch.enable_grad():
-            value = margin((step + 0.5) / steps)
-            found = torch.autograd.grad(value, [path.point for path in paths])
-        gradients = [
-            total + gradient.double() / steps
-            for total, gradient in zip(gradients, found)
-        ]
+    if all(map(has_closed_form, paths)):
+        gradients = _exact(paths, model.decode_head, (first, second),
+                           weights[0])
+    else:
+        gradients = _integrate(margin, paths, steps)
     with torch.no_grad():
         ends = [margin(alpha).item() for alpha in (1., 0.)]
         maps: Dict[str, List[Tensor]] = dict(kernels=[], pooled=[])
@@ -141,6 +142,36 @@ def attribute_context(model: BaseSegmentor,
     if kernels is None:
         kernels = torch.zeros(size, dtype=torch.float64)
     return ContextShares(kernels, pooled, (first, second), *ends)
+
+
+@torch.no_grad()
+def _exact(paths: Sequence[ContextPath], head: CaCHead,
+           classes: Tuple[int, int], weights: Tensor) -> List[Tensor]:
+    """Return the mean gradient of the margin along the line, of each path."""
+
+    def reduce(maps: Tensor) -> Tensor:
+        return (maps * weights).sum((1, 2))[:, None]
+
+    gradients = []
+    for path, of_class in zip(paths, class_weights(head, paths)):
+        first, second = of_class[[*classes]]
+        gradients.append(closed_form(path, (first - second)[None], reduce))
+    return gradients
+
+
+def _integrate(margin: Callable[[float], Tensor], paths: Sequence[ContextPath],
+               steps: int) -> List[Tensor]:
+    """Return the mean gradient of the margin along the line, of each path."""
+    gradients: List[Tensor] = [torch.zeros(())] * len(paths)
+    for step in range(steps):
+        with torch.enable_grad():
+            value = margin((step + 0.5) / steps)
+            found = torch.autograd.grad(value, [path.point for path in paths])
+        gradients = [
+            total + gradient.double() / steps
+            for total, gradient in zip(gradients, found)
+        ]
+    return gradients
 
 
 def _region_weights(region: Tensor, logits: Tensor, model: BaseSegmentor,

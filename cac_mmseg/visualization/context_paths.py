@@ -55,10 +55,13 @@ class ContextPath:
         """Return the share of each position, (h, w), in float64.
 
         Args:
-            gradient: Of the margin, the mean along the line, as ``point``.
+            gradient: Of the margin, the mean along the line; as many values
+                as ``point``.
         """
-        shares = torch.cat(
-            [part.double() @ gradient.flatten() for part in self.terms()])
+        shares = torch.cat([
+            part.double() @ gradient.double().flatten()
+            for part in self.terms()
+        ])
         return shares.view(self.x.shape[2:])
 
     @contextmanager
@@ -157,7 +160,7 @@ class PooledPath(ContextPath):
 
 
 def record_paths(
-    model: BaseSegmentor, inputs: Tensor
+        model: BaseSegmentor, inputs: Tensor
 ) -> Tuple[List[ContextPath], Tuple[Tensor, ...], Tensor]:
     """Run a model, and return its paths, its features, and its logits.
 

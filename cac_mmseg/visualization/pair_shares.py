@@ -1,30 +1,21 @@
-r"""The shares of every position in the margin of every position, at once.
+"""The shares of every position in the margin of every position, at once.
 
-In a head the margin is a sum over positions p of :math:`v_c X_{c,p}
-\sum_i \sigma(S_{i,c,p})`, with v the difference of two classes' weights, and
-the responses S are linear in the kernels D. So along the straight line of
-:mod:`cac_mmseg.visualization.attribution` each sigmoid goes by its secant, and
-the integral needs no steps:
-
-.. math:: G^p_{i,c,t} = v_c X_{c,p} X_{c,p + r_i t}
-          \frac{\sigma(S_{i,c,p}) - \sigma(S^0_{i,c,p})}
-               {S_{i,c,p} - S^0_{i,c,p}}
-
-The shares of all positions in all margins are then the product of two
-matrices, G (positions, G C s s) and what each position adds to D.
+By the closed form (:mod:`cac_mmseg.visualization.closed_form`) they are the
+product of two matrices, G (positions, G C s s) and what each position adds to
+the kernels.
 """
 from contextlib import ExitStack
 from itertools import count
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from mmseg.models import BaseSegmentor
 from torch import Tensor
 
-from ..cac_module import CaCModule
 from ..utils.checks import check_int
-from .context_paths import ContextPath, KernelPath, record_paths
+from .closed_form import class_weights, closed_form, has_closed_form
+from .context_paths import ContextPath, record_paths
 
 MAX_CELLS = 3700  # whose shares, a byte each, make a page of 18 MB
 
@@ -105,17 +96,12 @@ def attribute_pairs(model: BaseSegmentor,
     margin, baseline = (
         torch.sub(*value.gather(0, classes)) for value in (mean, mean_start))
 
-    head = model.decode_head
-    first, second = head.conv_seg.weight.flatten(1)[classes.flatten(1)]
-    # of each module, then of the pooled branch: [cells, c]
-    differences = (first - second).split(head.channels, 1)
+    weights = class_weights(model.decode_head, paths)
     found: Dict[str, List[Tensor]] = dict(kernels=[], pooled=[])
-    for path in paths:
-        if isinstance(path, KernelPath):
-            index = [*head.cac_modules].index(path.module)
-            gradients = _gradients(path, differences[index], side)
-        else:  # linear but for the activation, which its terms include
-            gradients = differences[-1]
+    for path, weight in zip(paths, weights):
+        first, second = weight[classes.flatten(1)]  # [cells, c]
+        gradients = closed_form(path, first - second,
+                                lambda maps: _cell_means(maps, side))
         shares = torch.cat([gradients @ part.t() for part in path.terms()], 1)
         shares = shares.unflatten(1, path.x.shape[2:])
         found[path.kind].append(_cell_sums(shares, side).cpu())
@@ -130,59 +116,11 @@ def attribute_pairs(model: BaseSegmentor,
 
 
 def _check_closed_form(path: ContextPath) -> None:
-    module, name = path.module, type(path.module).__name__
-    if path.in_backbone:
-        raise ValueError(f'{name} is in the backbone, and what follows it is '
-                         'not linear: attribute one region at a time')
-    if isinstance(path, KernelPath) and \
-            type(module).forward is not CaCModule.forward:
-        raise ValueError(f'{name} does not re-weight by depth-wise kernels: '
-                         'attribute one region at a time')
-
-
-def _gradients(path: KernelPath, differences: Tensor, side: int) -> Tensor:
-    """Return G, averaged over cells, (cells, G * C * s * s).
-
-    Args:
-        path: After it was recorded.
-        differences: The weights v, (cells, C).
-        side: Of a cell.
-    """
-    module, x = path.module, path.x[0].double()
-    # [g, c, t]
-    start, end = (k[0].double().flatten(2) for k in (path.start, path.end))
-    gradients = path.x.new_zeros(len(differences), *start.shape)
-    for i, dilation in enumerate(module.dilations):
-        g = i % module.sets
-        shifts = [*_shifts(x, module.kernel_size, dilation)]
-        responses = [
-            sum(kernel[:, None, None] * shift
-                for kernel, shift in zip(kernels[g].t(), shifts))
-            for kernels in (start, end)
-        ]
-        weights = x * _secant(*responses)
-        for t, shift in enumerate(shifts):
-            means = _cell_means(weights * shift, side).flatten(1).t()
-            gradients[:, g, :, t] += differences * means
-    return gradients.flatten(1)
-
-
-def _shifts(x: Tensor, kernel_size: int, dilation: int) -> Iterator[Tensor]:
-    """Yield what each tap of a kernel reads of X, (C, H, W)."""
-    h, w = x.shape[1:]
-    padded = F.pad(x, (dilation * (kernel_size // 2), ) * 4)
-    for i in range(kernel_size):
-        for j in range(kernel_size):
-            top, left = i * dilation, j * dilation
-            yield padded[:, top:top + h, left:left + w]
-
-
-def _secant(start: Tensor, end: Tensor) -> Tensor:
-    """Return the slope of the sigmoid between two points, in float64."""
-    near = (end - start).abs() < 1e-5  # where the quotient loses digits
-    middle = ((start + end) / 2).sigmoid()
-    quotient = (end.sigmoid() - start.sigmoid()) / (end - start)
-    return torch.where(near, middle * (1 - middle), quotient)
+    if not has_closed_form(path):
+        where = 'is in the backbone, and what follows it is not linear' if \
+            path.in_backbone else 'does not re-weight by depth-wise kernels'
+        raise ValueError(f'{type(path.module).__name__} {where}: attribute '
+                         'one region at a time')
 
 
 def _cell_sums(maps: Tensor, side: int) -> Tensor:
