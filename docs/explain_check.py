@@ -13,6 +13,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from mmengine.runner import Runner
 from mmseg.apis import init_model
 from mmseg.evaluation import IoUMetric
@@ -250,6 +251,29 @@ def delete(arguments: argparse.Namespace) -> None:
               f'{by_map.mean():+.3f} | '
               f'{100 * (intersect / union).nanmean():.1f} |')
     print(f'\n{len(found)} images; ± is 1.96 standard errors')
+    if arguments.plot:
+        plot(cases, arguments.plot)
+
+
+def plot(cases: Dict[Tuple[str, float], List[Case]], path: str) -> None:
+    """Draw the fall of the margin over the part of the positions."""
+    figure = Figure(figsize=(6, 3.6), layout='constrained')
+    ax = figure.subplots()
+    for order in ('largest shares', 'random', 'smallest shares'):
+        falls = [[case.fall for case in cases[order, part]] for part in PARTS]
+        ax.errorbar(
+            100 * np.array(PARTS),
+            np.mean(falls, 1),
+            1.96 * np.std(falls, 1) / len(falls[0])**0.5,
+            marker='o',
+            capsize=3,
+            label=order)
+    ax.axhline(0, color='grey', linewidth=0.8)
+    ax.set(
+        xlabel='positions taken out of the kernels, %',
+        ylabel='fall of the margin, logits')
+    ax.legend(frameon=False)
+    figure.savefig(path, dpi=100)
 
 
 # ---- cost
@@ -309,6 +333,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     command.add_argument('config')
     command.add_argument('checkpoint')
     command.add_argument('--images', type=int, default=1000, help='at most')
+    command.add_argument('--plot', metavar='FILE', help='gets a picture')
     command = commands.add_parser('cost', help=cost.__doc__)
     command.set_defaults(run=cost)
     command.add_argument('config')

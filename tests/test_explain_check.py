@@ -2,6 +2,7 @@
 import importlib.util
 import re
 
+import cv2
 import pytest
 import torch
 from conftest import ROOT
@@ -54,8 +55,12 @@ def test_maps_are_compared(model_files, capsys):
     assert low == high  # of the same seed twice
 
 
-def test_positions_are_deleted(model_files, capsys):
-    explain_check.main(['delete', *model_files, '--images', '2'])
+def test_positions_are_deleted(model_files, tmp_path, capsys):
+    picture = tmp_path / 'plot.png'
+    explain_check.main(
+        ['delete', *model_files, '--images', '2', '--plot',
+         str(picture)])
+    assert cv2.imread(str(picture)).std() > 1
     rows = re.findall(
         r'^\| ([a-z ]+) \| (\d+)% \| ([+-][\d.]+) ± [\d.]+ \| ([+-][\d.]+)',
         capsys.readouterr().out, re.M)
@@ -70,3 +75,13 @@ def test_positions_are_deleted(model_files, capsys):
     assert largest[0] > falls['random', 50][0] > smallest[0]
     for fall, by_map in (largest, smallest):
         assert fall == pytest.approx(by_map, rel=0.5)
+
+
+def test_costs_are_printed(configs, capsys):
+    explain_check.main([
+        'cost',
+        str(configs / 'cac_r18_contextshapes.py'), '--size', '64', '96'
+    ])
+    out = capsys.readouterr().out
+    assert all(f'| {name} | ' in out for name in ('forward', 'region', 'page'))
+    assert '96 places in steps of 1/8 and 1/12' in out

@@ -116,13 +116,15 @@ def attribute_context(model: BaseSegmentor,
     weights = _region_weights(region, logits, model, inputs)
     first, second = _choose(classes, (logits * weights).sum((0, 2, 3)))
 
+    def margin_of(logits: Tensor) -> Tensor:
+        differences = (logits[:, first] - logits[:, second]).double()
+        return (differences * weights[:, 0]).sum()
+
     def margin(alpha: float) -> Tensor:
         with ExitStack() as stack:
             for path in paths:
                 stack.enter_context(path.at(alpha))
-            logits = forward()
-        logits = (logits[:, first] - logits[:, second]).double()
-        return (logits * weights[:, 0]).sum()
+            return margin_of(forward())
 
     if all(map(has_closed_form, paths)):
         gradients = _exact(paths, model.decode_head, (first, second),
@@ -130,7 +132,7 @@ def attribute_context(model: BaseSegmentor,
     else:
         gradients = _integrate(margin, paths, steps)
     with torch.no_grad():
-        ends = [margin(alpha).item() for alpha in (1., 0.)]
+        ends = margin_of(logits).item(), margin(0.).item()
         maps: Dict[str, List[Tensor]] = dict(kernels=[], pooled=[])
         for path, gradient in zip(paths, gradients):
             maps[path.kind].append(path.shares(gradient))
