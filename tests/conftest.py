@@ -1,5 +1,6 @@
 import os
 import random
+import shutil
 import sys
 import venv
 from pathlib import Path
@@ -38,3 +39,52 @@ def pytest_report_header() -> str:
         len([*(ROOT / 'configs' / folder).glob('*.py')])
         for folder in ('', 'ablations', 'study'))
     return f'configs covered: {count}\nseed: CAC_SEED={SEED}'
+
+
+@pytest.fixture(scope='session')
+def browser():
+    """Chromium, driven by Playwright."""
+    playwright = pytest.importorskip('playwright.sync_api')
+    path = shutil.which('chromium') or shutil.which('google-chrome')
+    if path is None:
+        pytest.skip('needs Chromium: apt-get install chromium')
+    with playwright.sync_playwright() as driver:
+        # root has no sandbox
+        yield driver.chromium.launch(
+            executable_path=path, args=['--no-sandbox'])
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    """Open a page from disk, without a network; it must not complain."""
+    complaints, contexts = [], []
+
+    def open_page(content, **options):
+        file = tmp_path / 'page.html'
+        file.write_text(content, encoding='utf-8')
+        context = browser.new_context(offline=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on('console', lambda message: complaints.append(message.text))
+        page.on('pageerror', lambda error: complaints.append(str(error)))
+        page.on(
+            'request', lambda request: request.url.startswith(
+                ('file:', 'data:')) or complaints.append(request.url))
+        page.goto(file.as_uri())
+        page.wait_for_selector('body[data-ready]')
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+def shown(page):
+    """What the page drew last."""
+    page.wait_for_timeout(100)  # the next frame
+    return {
+        key: float(value)
+        for key, value in page.locator('#map').evaluate(
+            'map => ({...map.dataset})').items()
+    }

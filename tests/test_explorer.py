@@ -1,9 +1,8 @@
 """The page of explain --html, in a real browser."""
-import shutil
-
 import numpy as np
 import pytest
 import torch
+from conftest import shown
 from mmseg.apis import init_model
 from test_attribution import batch, make_model
 
@@ -16,45 +15,6 @@ META = dict(
     palette=[[9, 9, 200], [99, 99, 99], [200, 9, 9], [9, 200, 9]])
 
 
-@pytest.fixture(scope='session')
-def browser():
-    """Chromium, driven by Playwright."""
-    playwright = pytest.importorskip('playwright.sync_api')
-    path = shutil.which('chromium') or shutil.which('google-chrome')
-    if path is None:
-        pytest.skip('needs Chromium: apt-get install chromium')
-    with playwright.sync_playwright() as driver:
-        # root has no sandbox
-        yield driver.chromium.launch(
-            executable_path=path, args=['--no-sandbox'])
-
-
-@pytest.fixture
-def show(browser, tmp_path):
-    """Open a page from disk, without a network; it must not complain."""
-    complaints, contexts = [], []
-
-    def open_page(content, **options):
-        file = tmp_path / 'page.html'
-        file.write_text(content, encoding='utf-8')
-        context = browser.new_context(offline=True, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on('console', lambda message: complaints.append(message.text))
-        page.on('pageerror', lambda error: complaints.append(str(error)))
-        page.on(
-            'request', lambda request: request.url.startswith(
-                ('file:', 'data:')) or complaints.append(request.url))
-        page.goto(file.as_uri())
-        page.wait_for_selector('body[data-ready]')
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not complaints
-
-
 @pytest.fixture(scope='module')
 def shares():
     model = make_model(num_heads=2)
@@ -64,16 +24,6 @@ def shares():
 def write(shares, **options):
     image = np.random.default_rng().integers(0, 256, (48, 64, 3), np.uint8)
     return explorer('a <b>.png', image, image[::-1], shares, META, **options)
-
-
-def shown(page):
-    """What the page drew last."""
-    page.wait_for_timeout(100)  # the next frame
-    return {
-        key: float(value)
-        for key, value in page.locator('#map').evaluate(
-            'map => ({...map.dataset})').items()
-    }
 
 
 def centre(page, cell, shares):

