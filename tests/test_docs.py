@@ -39,7 +39,7 @@ ELSEWHERE = [
     (r'mim (train|test) mmsegmentation configs/cac_r18_camvid.py '
      r'.*--(resume|show-dir|tta)', 'of another config: test_mim'),
     (r'python -m cac_mmseg study ', 'an hour or more; in short: test_study'),
-    (r'python docs/explain_check.py ', 'an hour; in short: test_explain_check'),
+    (r'python docs/explain_check.py ', 'an hour; short: test_explain_check'),
     (r'mim train mmsegmentation configs/cac_r50_camvid.py '
      r'--cfg-options model.pretrained=', 'test_data_configs, test_preflight'),
 ]
