@@ -7,7 +7,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from cac_mmseg import GAPKernelModule
+from cac_mmseg import CaCHead, GAPKernelModule
 from cac_mmseg.visualization import attribution
 from cac_mmseg.visualization.attribution import STEPS, attribute_context
 
@@ -128,7 +128,7 @@ def test_shares_of_random_models_add_up(num_heads, kernel_size, shared, pool,
     exact = attribute_context(model, data, region)
     assert exact.error <= 1e-9
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attribution, 'has_closed_form', lambda path: False)
+        patch.setattr(attribution, 'obstacle', lambda *_: 'a test')
         assert attribute_context(model, data, region).error <= 1e-3
         fine = attribute_context(model, data, region, steps=512)
     assert fine.error <= 1e-6
@@ -149,6 +149,29 @@ def test_the_error_falls_with_the_square_of_the_steps():
         for steps in (4, 16, 64)
     ]
     assert errors[1] < errors[0] / 8 and errors[2] < errors[1] / 8
+
+
+class ScaledHead(CaCHead):
+    """A head of a user, whose logits are not linear in its maps."""
+
+    def forward(self, inputs):
+        return super().forward(inputs).tanh()
+
+
+def test_other_heads_take_steps():
+    model = make_model()
+    data, region = batch(model), make_region()
+    model.decode_head.__class__ = ScaledHead
+    assert attribute_context(model, data, region, steps=512).error <= 1e-3
+
+
+def test_an_auxiliary_head_has_no_part():
+    model = make_model()
+    data, region = batch(model), make_region()
+    expected = attribute_context(model, data, region)
+    model.auxiliary_head = make_model().decode_head
+    found = attribute_context(model, data, region)
+    assert torch.equal(found.total, expected.total)
 
 
 def literal_term(module, x):

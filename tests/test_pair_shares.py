@@ -1,7 +1,7 @@
 """Shares of all positions at once are those of one position at a time."""
 import pytest
 import torch
-from test_attribution import SIZE, batch, make_model
+from test_attribution import SIZE, ScaledHead, batch, make_model
 
 from cac_mmseg.visualization import attribution
 from cac_mmseg.visualization.attribution import attribute_context
@@ -23,7 +23,7 @@ def test_each_is_the_integral(variant, monkeypatch):
     """At corners, where upsampling with aligned corners mixes nothing."""
     model = make_model(**variant)
     model.align_corners = True
-    monkeypatch.setattr(attribution, 'has_closed_form', lambda path: False)
+    monkeypatch.setattr(attribution, 'obstacle', lambda *_: 'a test')
     data = batch(model)
     pairs = attribute_pairs(model, data)
     assert pairs.error.max() < 1e-9
@@ -76,13 +76,20 @@ def test_cells_add_up_positions(side):
 
 
 @pytest.mark.parametrize('variant, words', [
-    (dict(plugin=True), 'CaCModule is in the backbone'),
+    (dict(plugin=True), 'CaCModule in the backbone'),
     (dict(reweighting='FCKernelModule'), 'FCKernelModule does not re-weight'),
     (dict(reweighting='ChannelAttentionModule'), 'ChannelAttentionModule'),
 ])
 def test_what_has_no_closed_form_is_named(variant, words):
     model = make_model(**variant)
     with pytest.raises(ValueError, match=words):
+        attribute_pairs(model, batch(model))
+
+
+def test_other_heads_are_named():
+    model = make_model()
+    model.decode_head.__class__ = ScaledHead
+    with pytest.raises(ValueError, match='ScaledHead does not classify'):
         attribute_pairs(model, batch(model))
 
 

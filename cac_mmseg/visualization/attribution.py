@@ -37,7 +37,7 @@ from torch import Tensor
 
 from ..cac_head import CaCHead
 from ..utils.checks import check_int
-from .closed_form import class_weights, closed_form, has_closed_form
+from .closed_form import class_weights, closed_form, obstacle
 from .context_paths import ContextPath, record_paths
 
 STEPS = 32
@@ -126,7 +126,7 @@ def attribute_context(model: BaseSegmentor,
                 stack.enter_context(path.at(alpha))
             return margin_of(forward())
 
-    if all(map(has_closed_form, paths)):
+    if obstacle(model.decode_head, paths) is None:
         gradients = _exact(paths, model.decode_head, (first, second),
                            weights[0])
     else:

@@ -9,9 +9,10 @@ the responses S are linear in the kernels D. So along the straight line of
           \frac{\sigma(S_{i,c,p}) - \sigma(S^0_{i,c,p})}
                {S_{i,c,p} - S^0_{i,c,p}}
 """
-from typing import Callable, Iterator, List, Sequence
+from typing import Callable, Iterator, List, Optional, Sequence
 
 import torch
+import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,10 +21,19 @@ from ..cac_module import CaCModule
 from .context_paths import ContextPath, KernelPath
 
 
-def has_closed_form(path: ContextPath) -> bool:
-    """Return whether the margin is a sum of such sigmoids along a path."""
-    return not path.in_backbone and (not isinstance(path, KernelPath) or type(
-        path.module).forward is CaCModule.forward)
+def obstacle(head: nn.Module, paths: Sequence[ContextPath]) -> Optional[str]:
+    """Return what keeps a margin from being such a sum, or None."""
+    for path in paths:
+        name = type(path.module).__name__
+        if path.in_backbone:
+            return f'what follows {name} in the backbone is not linear'
+        if isinstance(path, KernelPath) and \
+                type(path.module).forward is not CaCModule.forward:
+            return f'{name} does not re-weight by depth-wise kernels'
+    for name in ('forward', '_classify'):
+        if getattr(type(head), name, None) is not getattr(CaCHead, name):
+            return f'{type(head).__name__} does not classify as CaCHead does'
+    return None
 
 
 def class_weights(head: CaCHead, paths: Sequence[ContextPath]) -> List[Tensor]:
@@ -34,9 +44,8 @@ def class_weights(head: CaCHead, paths: Sequence[ContextPath]) -> List[Tensor]:
     parts = head.conv_seg.weight.flatten(1).split(head.channels, 1)
     modules = [*head.cac_modules]
     return [
-        parts[modules.index(path.module) if isinstance(path, KernelPath
-                                                       ) else -1]
-        for path in paths
+        parts[modules.index(path.module)]
+        if isinstance(path, KernelPath) else parts[-1] for path in paths
     ]
 
 

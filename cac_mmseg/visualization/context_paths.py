@@ -187,6 +187,8 @@ def find_paths(model: nn.Module) -> List[ContextPath]:
     """
     paths: List[ContextPath] = []
     for name, module in model.named_modules():
+        if name.startswith('auxiliary_head'):
+            continue  # it does not predict
         if isinstance(module, CaCModule):
             if not isinstance(module, FixedKernelModule):
                 paths.append(KernelPath(name, module))

@@ -14,8 +14,8 @@ from mmseg.models import BaseSegmentor
 from torch import Tensor
 
 from ..utils.checks import check_int
-from .closed_form import class_weights, closed_form, has_closed_form
-from .context_paths import ContextPath, record_paths
+from .closed_form import class_weights, closed_form, obstacle
+from .context_paths import record_paths
 
 MAX_CELLS = 3700  # whose shares, a byte each, make a page of 18 MB
 
@@ -73,16 +73,16 @@ def attribute_pairs(model: BaseSegmentor,
             smallest that makes no more than 3,700 cells.
 
     Raises:
-        ValueError: If the model has no path that is a mean over positions, or
-            one outside of its head, or kernels that are not depth-wise; see
+        ValueError: If there is no closed form for the model, and as
             :func:`cac_mmseg.visualization.attribution.attribute_context`.
     """
     if side is not None:
         check_int('side', side)
     inputs = model.data_preprocessor(data, False)['inputs']
     paths, features, logits = record_paths(model, inputs)
-    for path in paths:
-        _check_closed_form(path)
+    reason = obstacle(model.decode_head, paths)
+    if reason:
+        raise ValueError(f'{reason}: attribute one region at a time')
     h, w = logits.shape[2:]
     if side is None:
         side = next(
@@ -113,14 +113,6 @@ def attribute_pairs(model: BaseSegmentor,
     return PairShares(kernels, pooled,
                       classes.permute(1, 2, 0).cpu(), margin.cpu(),
                       baseline.cpu(), (side / h, side / w))
-
-
-def _check_closed_form(path: ContextPath) -> None:
-    if not has_closed_form(path):
-        where = 'is in the backbone, and what follows it is not linear' if \
-            path.in_backbone else 'does not re-weight by depth-wise kernels'
-        raise ValueError(f'{type(path.module).__name__} {where}: attribute '
-                         'one region at a time')
 
 
 def _cell_sums(maps: Tensor, side: int) -> Tensor:
