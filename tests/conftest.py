@@ -6,7 +6,11 @@ import venv
 from pathlib import Path
 
 import pytest
-import torch
+
+# tensors are small: on a busy machine, threads would wait for each other; read
+# when torch is imported, and by the processes that tests start
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+import torch  # noqa: E402
 
 if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'  # read when Triton is imported
