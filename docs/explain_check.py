@@ -283,7 +283,7 @@ def cost(arguments: argparse.Namespace) -> None:
     """Print what an image costs, by a model without trained weights."""
     import resource  # not on Windows
     model = init_model(arguments.config, device='cpu')
-    # as in training: the margin of all classes would be the same
+    # at the start all margins are near 0
     torch.nn.init.normal_(model.decode_head.conv_seg.weight)
     image = np.random.default_rng(0).integers(0, 256, (*arguments.size, 3),
                                               np.uint8)

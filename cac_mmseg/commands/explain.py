@@ -148,7 +148,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('--steps',
         type=int,
         default=STEPS,
-        help='of the integral (default: %(default)s)')
+        help='of the integral, for models without a closed form (default: '
+        '%(default)s)')
     add('--device', default=get_device(), help='default: %(default)s')
 
 

@@ -149,7 +149,7 @@ def attribute_context(model: BaseSegmentor,
 @torch.no_grad()
 def _exact(paths: Sequence[ContextPath], head: CaCHead,
            classes: Tuple[int, int], weights: Tensor) -> List[Tensor]:
-    """Return the mean gradient of the margin along the line, of each path."""
+    """Return each path's mean gradient along the line, by the closed form."""
 
     def reduce(maps: Tensor) -> Tensor:
         return (maps * weights).sum((1, 2))[:, None]
@@ -163,7 +163,7 @@ def _exact(paths: Sequence[ContextPath], head: CaCHead,
 
 def _integrate(margin: Callable[[float], Tensor], paths: Sequence[ContextPath],
                steps: int) -> List[Tensor]:
-    """Return the mean gradient of the margin along the line, of each path."""
+    """Return each path's mean gradient along the line, in steps."""
     gradients: List[Tensor] = [torch.zeros(())] * len(paths)
     for step in range(steps):
         with torch.enable_grad():

@@ -24,7 +24,7 @@ def explorer(title: str,
              at: Optional[Tuple[int, int]] = None) -> str:
     """Return a page of HTML that needs nothing but itself.
 
-    A share takes a byte: its root, in 127 steps to that of the largest.
+    A share is stored as a byte: its square root, in 127 steps.
 
     Args:
         title: Of the page.
