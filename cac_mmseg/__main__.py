@@ -13,6 +13,7 @@ from typing import List, Optional
 from .utils.env import require_stack
 
 COMMANDS = {
+    'adopt': 'a config with CaCHead from one without',
     'benchmark': 'time and memory of decode heads, and of the re-weighting',
     'check-data': 'the data sets of a config: what is missing or wrong',
     'cost': 'parameters, multiply-adds and saved activations',

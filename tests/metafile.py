@@ -36,10 +36,10 @@ def training_data(config: Config) -> str:
 def architecture(config: Config) -> list:
     """Name backbone, with its output stride, and head."""
     backbone, head = config.model.backbone, config.model.decode_head
-    name, stem = backbone.type, 2
+    name, stem = backbone.type.removeprefix('mmpretrain.'), 2
     if 'ResNet' in backbone.type:
         name, stem = f'R-{backbone.depth}', 4
-    if len(backbone.out_indices) == 4:
+    if 'dilations' in backbone and len(backbone.out_indices) == 4:
         name += f'-D{stem * math.prod(backbone.strides)}'
     if head.type != 'CaCHead':
         return [name, head.type.removesuffix('Head')]
@@ -52,7 +52,9 @@ def metafile() -> str:
     """Return the whole file."""
     models = []
     for name in names():
-        config = Config.fromfile(CONFIGS / f'{name}.py')
+        # without packages that a backbone needs
+        config = Config.fromfile(
+            CONFIGS / f'{name}.py', import_custom_modules=False)
         models.append({
             'Name': Path(name).name,
             'In Collection': COLLECTION,

@@ -215,11 +215,14 @@ def loss_step(module):
     module(torch.randn(2, 8, 6, 7)).square().sum().backward()
 
 
-@pytest.mark.parametrize('apply', [
-    torch.nn.utils.spectral_norm, torch.nn.utils.parametrizations.weight_norm,
-    torch.nn.utils.parametrizations.spectral_norm,
-    lambda part: prune.l1_unstructured(part, 'weight', 0.5)
-], ids=['spectral_norm, by hook', 'weight_norm', 'spectral_norm', 'prune'])
+@pytest.mark.parametrize(
+    'apply', [
+        torch.nn.utils.spectral_norm,
+        torch.nn.utils.parametrizations.weight_norm,
+        torch.nn.utils.parametrizations.spectral_norm,
+        lambda part: prune.l1_unstructured(part, 'weight', 0.5)
+    ],
+    ids=['spectral_norm, by hook', 'weight_norm', 'spectral_norm', 'prune'])
 @pytest.mark.parametrize('name', ['query', 'key'])
 def test_tools_that_change_a_weight_train_it(apply, name):
     module = CaCModule(8)

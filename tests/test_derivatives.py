@@ -50,8 +50,9 @@ def test_a_kernel_that_depends_on_x_is_not_counted_twice():
     """Second derivatives where one argument is computed from the other."""
 
     def function(x):
-        return weigh(x, x.mean((2, 3)).view(1, 1, 2, 1, 1).expand(
-            1, 2, 2, 3, 3).sin())
+        return weigh(
+            x,
+            x.mean((2, 3)).view(1, 1, 2, 1, 1).expand(1, 2, 2, 3, 3).sin())
 
     x, _ = arguments(weigh, batch=1)
     assert gradgradcheck(function, (x, ))

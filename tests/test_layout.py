@@ -86,5 +86,7 @@ def test_what_is_imported_is_declared():
         for requirement in requires('cacnet-mmseg')
     }
     brought_by = packages_distributions()
-    for name in names - {*sys.stdlib_module_names, 'cac_mmseg'}:
+    # each stack has its own, which one config of ours needs, and asks for
+    names -= {*sys.stdlib_module_names, 'cac_mmseg', 'mmpretrain'}
+    for name in names:
         assert declared & {*brought_by.get(name, [name])}, name

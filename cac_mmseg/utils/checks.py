@@ -117,8 +117,7 @@ def check_operand(name: str, tensor: Any, symbols: str,
                          f'{x.device}: move both to one device')
 
 
-def check_branches(x: Any, kernels: Any,
-                   dilations: Any) -> Tuple[int, ...]:
+def check_branches(x: Any, kernels: Any, dilations: Any) -> Tuple[int, ...]:
     """Return ``dilations`` as a tuple if each has kernels that fit x."""
     check_feature_map(x)
     dilations = check_dilations(dilations)

@@ -1,14 +1,17 @@
 """Find and read configs, and build the data sets they describe."""
 from difflib import get_close_matches
+from os.path import commonprefix
 from pathlib import Path
-from typing import Any, Iterator, List, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
+import mmseg
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 CONFIGS = Path(__file__).parents[1] / '.mim' / 'configs'
+MMSEG_CONFIGS = Path(mmseg.__file__).parent / '.mim' / 'configs'
 
 
 def config_path(name: str) -> str:
@@ -27,17 +30,54 @@ def config_path(name: str) -> str:
         >>> config_path('cac_r101_cityscapes').endswith('cityscapes.py')
         True
     """
-    configs = {
+    stem = Path(str(name)).name.removesuffix('.py')
+    return str(_by_name(stem, _configs()))
+
+
+def find_config(name: str) -> Tuple[str, Optional[str]]:
+    """Return the path of a config, and whose it is.
+
+    Args:
+        name: Path of a file, or the name of a config that this package or
+            mmseg brings along.
+
+    Returns:
+        The path, and 'cac_mmseg' or 'mmseg' if it was found by name.
+
+    Raises:
+        ValueError: If there is none; names those that are close.
+    """
+    if Path(name).is_file():
+        return name, None
+    if Path(name).name != name:
+        raise ValueError(f'{name} is not a file')
+    ours = _configs()
+    theirs = {
+        path.stem: path
+        for path in MMSEG_CONFIGS.glob('*/*.py')
+        if path.parent.name != '_base_'
+    }
+    stem = name.removesuffix('.py')
+    path = _by_name(stem, {**theirs, **ours})
+    return str(path), 'cac_mmseg' if stem in ours else 'mmseg'
+
+
+def _configs() -> Dict[str, Path]:
+    return {
         path.stem: path
         for folder in (CONFIGS, CONFIGS / 'ablations')
         for path in folder.glob('*.py')
     }
-    stem = Path(str(name)).name.removesuffix('.py')
+
+
+def _by_name(stem: str, configs: Dict[str, Path]) -> Path:
     if stem not in configs:
-        close = get_close_matches(stem, configs, n=3) or sorted(configs)
-        raise ValueError(f'no config is named {name!r}; there is '
+        close = get_close_matches(
+            stem, configs, n=3) or sorted(
+                configs, key=lambda name: -len(commonprefix([name, stem])))[:3]
+        raise ValueError(f'no config is named {stem!r}; there is '
                          f'{", ".join(close)}')
-    return str(configs[stem])
+    return configs[stem]
 
 
 def load_config(path: Union[str, Path]) -> Config:
@@ -52,6 +92,11 @@ def load_config(path: Union[str, Path]) -> Config:
                                 'as configs/cac_r50_cityscapes.py')
     try:
         config = Config.fromfile(path)
+    except ImportError as error:
+        # mmengine's message goes on about sys.path
+        cause = str(error.__cause__ or error).splitlines()[0]
+        raise ValueError(f'{path} cannot be read as a config: {cause}: '
+                         'install what its custom_imports name') from error
     except Exception as error:  # a config is code: it can raise anything
         raise ValueError(f'{path} cannot be read as a config: '
                          f'{type(error).__name__}: {error}') from error

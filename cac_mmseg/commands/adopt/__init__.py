@@ -1,0 +1,137 @@
+"""``python -m cac_mmseg adopt``: CaCHead in a config that has another head.
+
+Writes a config of a few lines, which inherits from CONFIG and replaces its
+decode head by a CaCHead: it reads the same feature maps and has the same
+classes, losses and norm. The model is built, trained for a step and tested on
+small random images first. Prints what the decode head costs, before and after.
+"""
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Optional
+
+from mmengine.config import Config
+
+from ...utils.checks import check_int
+from ...utils.config import find_config, load_config
+from ...utils.feature_maps import Refused
+from ...utils.files import check_writable, new_file
+from ...utils.tables import markdown_table
+from .derive import Adoption, derive
+from .text import config_text
+from .trial import check, cost, crop_size
+
+
+def adopt(config: Config,
+          channels: Optional[int] = None,
+          num_heads: Optional[int] = None) -> Adoption:
+    """Derive a CaCHead for a config that was read from a file.
+
+    Args:
+        config: Of a model with a backbone and a decode head.
+        channels: C of the CaCHead, or None for that of the head it replaces.
+        num_heads: Its CaC modules, or None for its default.
+
+    Raises:
+        Refused: If the model cannot have a CaCHead, with the reason.
+        ValueError: If its backbone does not run.
+    """
+    if not isinstance(config.model.get('type'), str):
+        raise Refused(
+            f"{config.filename} is in mmengine's new style (read_base), which "
+            "no config with _base_ inherits from: set model['decode_head'] in "
+            'it')
+    return derive(config, channels, num_heads)
+
+
+def adopted_config(adoption: Adoption, config: Config) -> Config:
+    """Return the config that is written, as mmengine reads it."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, 'adopted.py')
+        file.write_text(
+            config_text(adoption, config, os.path.abspath(config.filename)))
+        return load_config(file)
+
+
+def costs(adoption: Adoption, config: Config) -> str:
+    """Return a table of what the decode heads cost, before and after."""
+    size = crop_size(config)
+    before = '+'.join(cfg['type'] for cfg in adoption.replaced)
+    rows = []
+    for name, heads in ((before, adoption.replaced), ('CaCHead',
+                                                      [adoption.head])):
+        row = cost(heads, adoption.maps, size)
+        if 'error' in row:
+            rows.append((name, 'does not run here:', row['error'], ''))
+            continue
+        rows.append((name, f'{row["parameters"]:,}',
+                     f'{row["multiply_adds"] / 1e9:.1f} G',
+                     f'{row["saved_bytes"] / 2**20:.0f}'))
+    headings = (f'decode head, {size[0]} x {size[1]}', 'parameters',
+                'multiply-adds', 'saved for backward, MiB')
+    return markdown_table(headings, rows)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        'config',
+        help="a file, or the name of one of mmseg's or this package's "
+        'configs, such as pspnet_r50-d8_4xb2-40k_cityscapes-512x1024')
+    parser.add_argument(
+        '--out',
+        metavar='FILE',
+        help='config to write (default: cac_NAME.py, here)')
+    parser.add_argument(
+        '--channels',
+        type=int,
+        metavar='C',
+        help='of the CaCHead (default: those of the old head)')
+    parser.add_argument(
+        '--heads', type=int, metavar='M', help='CaC modules (default: 1)')
+    parser.add_argument(
+        '--dry-run', action='store_true', help='print the config only')
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Adopt a config, write the new one, and print what changed.
+
+    Raises:
+        FileNotFoundError, ValueError: If CONFIG cannot be found or read, its
+            model cannot have a CaCHead or does not run with one, or FILE
+            exists or cannot be written.
+    """
+    for name in ('channels', 'heads'):
+        if getattr(arguments, name) is not None:
+            check_int(f'--{name}', getattr(arguments, name))
+    path, owner = find_config(arguments.config)
+    out = Path(arguments.out or f'cac_{Path(path).stem}.py')
+    if not arguments.dry_run:
+        check_writable(out)
+        if out.exists():
+            raise ValueError(f'{out} exists: give another --out, or remove it')
+    config = load_config(path)
+    adoption = adopt(config, arguments.channels, arguments.heads)
+    unused = check(adopted_config(adoption, config))
+    find_unused = bool(unused) and not config.get('find_unused_parameters')
+    if find_unused:
+        adoption.notes.append(
+            'find_unused_parameters is True, for several GPUs: no gradient '
+            f'reaches {", ".join(unused[:4])}{", ..." * (len(unused) > 4)}')
+    # a file of a package is not moved along with the config
+    base = os.path.abspath(path) if owner else os.path.relpath(
+        path,
+        out.resolve().parent)
+    text = config_text(
+        adoption, config, base,
+        f'{owner}\'s {Path(path).stem}, where it is installed here'
+        if owner else '', find_unused)
+    print(''.join(f'- {note}\n' for note in adoption.notes))
+    print(f'{costs(adoption, config)}\n')
+    if arguments.dry_run:
+        print(text)
+        return
+    with new_file(out) as file:
+        file.write_text(text)
+    print(f'{out} is written, for: mim train mmsegmentation {out}')

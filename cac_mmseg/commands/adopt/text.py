@@ -1,0 +1,84 @@
+"""The config that is written: what differs from its base, in Python."""
+from typing import Any, Dict
+
+from mmengine.config import Config
+from yapf.yapflib.yapf_api import FormatCode
+
+from .derive import Adoption
+
+# goes with a cascade: EncoderDecoder does not take it
+CASCADE_ONLY = ('num_stages', )
+STYLE = dict(
+    based_on_style='pep8', split_before_expression_after_opening_paren=True)
+
+
+class Reference(str):
+    """A value of the base config, such as '_base_.model.backbone'."""
+
+
+def config_text(adoption: Adoption,
+                config: Config,
+                base: str,
+                comment: str = '',
+                find_unused: bool = False) -> str:
+    """Return the text of a config that inherits from the file ``base``.
+
+    Args:
+        adoption: What it says.
+        config: That it inherits from.
+        base: Path of that.
+        comment: First line, or ''.
+        find_unused: Whether several GPUs have to look for parameters that get
+            no gradient.
+    """
+    if adoption.auxiliary is None:
+        model = dict(decode_head=dict(_delete_=True, **adoption.head))
+    else:
+        model = _without_cascade(adoption, config)
+    imports = (config.get('custom_imports') or {}).get('imports', [])
+    imports = [imports] if isinstance(imports, str) else imports
+    values: Dict[str, Any] = dict(
+        custom_imports=dict(
+            imports=[*dict.fromkeys([*imports, 'cac_mmseg'])],
+            allow_failed_imports=False),
+        model=model)
+    if find_unused:
+        values['find_unused_parameters'] = True
+    body = ''.join(f'{name} = {_source(value)}\n'
+                   for name, value in values.items())
+    heading = f'# {comment}\n' if comment else ''
+    return f'{heading}_base_ = {base!r}\n' + FormatCode(
+        body, style_config=STYLE)[0]
+
+
+def _without_cascade(adoption: Adoption, config: Config) -> dict:
+    """Return a complete model: a child cannot remove a key of its base."""
+    auxiliary = config.model.get('auxiliary_head') or []
+    auxiliary = [auxiliary] if isinstance(auxiliary, dict) else auxiliary
+    replaced = ('type', 'decode_head', 'auxiliary_head', *CASCADE_ONLY)
+    return dict(
+        _delete_=True,
+        type='EncoderDecoder',
+        **{
+            key: Reference(f'_base_.model.{key}')
+            for key in config.model if key not in replaced
+        },
+        decode_head=adoption.head,
+        auxiliary_head=[*auxiliary, adoption.auxiliary])
+
+
+def _source(value: Any) -> str:
+    """Return Python that a config reads as ``value``."""
+    if isinstance(value, Reference):
+        return f'{{{{{value}}}}}'
+    if isinstance(value, dict):
+        if all(isinstance(k, str) and k.isidentifier() for k in value):
+            pairs = ', '.join(f'{k}={_source(v)}' for k, v in value.items())
+            return f'dict({pairs})'
+        pairs = ', '.join(f'{k!r}: {_source(v)}' for k, v in value.items())
+        return f'{{{pairs}}}'
+    if isinstance(value, list):
+        return f'[{", ".join(map(_source, value))}]'
+    if isinstance(value, tuple):
+        return f'({"".join(f"{_source(v)}, " for v in value)})'
+    return repr(value)
