@@ -3,10 +3,12 @@ import json
 
 import pytest
 import torch
+from mmseg.registry import MODELS
 
 from cac_mmseg.__main__ import main
 from cac_mmseg.commands.benchmark import heads
 from cac_mmseg.commands.benchmark.timing import Setting, interleave, ratio
+from cac_mmseg.utils.config import find_config, load_config
 
 
 def run(capsys, *arguments):
@@ -57,6 +59,17 @@ def test_a_head_that_does_not_run_is_named(capsys, monkeypatch):
     assert 'not measured: Odd: AssertionError' in out.out
 
 
+def test_heads_of_configs_are_measured_against_the_first(capsys):
+    names = ['segformer_mit-b0_8xb2-160k_ade20k-512x512', 'cac_mit-b2_ade20k']
+    heading, _, *rows = rows_of(run(capsys, '--configs', *names).out)
+    assert [row[0] for row in rows] == names
+    assert rows[0][heading.index('step over the first')] == '1.00'
+    head = load_config(find_config(names[1])[0]).model.decode_head
+    head.norm_cfg.type = 'BN'
+    count = sum(p.numel() for p in MODELS.build(head).parameters())
+    assert rows[1][heading.index('parameters')] == f'{count:,}'
+
+
 def test_op_compares_with_the_floor(capsys):
     out = run(capsys, '--op').out
     names = [row[0] for row in rows_of(out)]
@@ -73,6 +86,9 @@ def test_op_compares_with_the_floor(capsys):
     (['--dtype', 'int8'], ['--dtype']),
     (['--json', '/nowhere/a.json'], ['/nowhere/a.json', 'folder']),
     (['--backbone', '18'], ['--backbone']),
+    (['--configs', 'gone'], ["no config is named 'gone'"]),
+    (['--configs', 'pidnet-s_2xb6-120k_1024x1024-cityscapes'
+      ], ['does not run here', 'PIDNet has other feature maps']),
 ])
 def test_bad_options_are_named(capsys, arguments, words):
     with pytest.raises(SystemExit) as error:

@@ -60,7 +60,7 @@ class Heads(nn.Module):
         revert_sync_batchnorm(self)
 
     def forward(self, *maps: Tensor) -> Any:
-        out = ()
+        before: tuple = ()
         for head in self.heads:
-            out = (head(maps, *out), )
-        return out
+            before = (head(maps, *before), )
+        return before[0]

@@ -69,7 +69,8 @@ def derive(config: Config, channels: Optional[int],
     if len(heads) > 1:
         auxiliary = heads[0]
         notes.append(f'the {auxiliary["type"]} that came first in the cascade '
-                     'is an auxiliary head now: its loss stays')
+                     'is an auxiliary head now, with its loss: it costs '
+                     'nothing in a test')
     return Adoption(heads, head, auxiliary, notes, maps)
 
 

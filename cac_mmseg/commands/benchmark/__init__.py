@@ -1,8 +1,9 @@
 """``python -m cac_mmseg benchmark``: time and memory of decode heads.
 
 By default mmseg's decode heads and CaCHead, interleaved in one run; with
-``--backbone`` behind a ResNetV1c-D8; with ``--op`` the re-weighting alone,
-beside the floor that the memory bandwidth sets.
+``--backbone`` behind a ResNetV1c-D8; with ``--configs`` those of configs; with
+``--op`` the re-weighting alone, beside the floor that the memory bandwidth
+sets.
 """
 import argparse
 
@@ -30,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='HEAD',
         default=list(heads.HEADS),
         help='which ones: ' + ', '.join(heads.HEADS))
+    add('--configs',
+        nargs='+',
+        metavar='CONFIG',
+        help='in place of --heads: the heads of configs, files or names, on '
+        'the feature maps of their backbones; ratios are over the first')
     add('--device', default='cpu', help='such as cpu or cuda (default: cpu)')
     add('--dtype',
         default='float32',
@@ -78,9 +84,12 @@ def run(arguments: argparse.Namespace) -> None:
         rounds=arguments.rounds,
         channels_last=arguments.channels_last,
         compile=arguments.compile)
-    report = Report(setting)
+    report = Report(setting, 'the first' if arguments.configs else 'bare')
     if arguments.op:
         op.measure(setting, report)
     else:
-        heads.measure(setting, arguments.heads, arguments.backbone, report)
+        builders = heads.of_configs(
+            arguments.configs, setting) if arguments.configs else \
+            heads.of_names(arguments.heads, arguments.backbone, setting)
+        heads.measure(builders, setting, report)
     report.publish(arguments.json, arguments.plot)

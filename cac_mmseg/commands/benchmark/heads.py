@@ -1,5 +1,7 @@
 """Decode heads of mmseg and CaCHead, on the same feature map."""
+import math
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
@@ -10,6 +12,9 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...utils.analysis import multiply_adds, saved_bytes
+from ...utils.config import find_config, load_config
+from ...utils.decode_heads import Heads, decode_heads
+from ...utils.feature_maps import feature_maps
 from .report import Report
 from .timing import Setting, interleave, ratio
 
@@ -58,6 +63,8 @@ COARSE = dict(
     concat_input=False,
     num_classes=CLASSES,
     norm_cfg=dict(type='BN'))
+
+Builders = Dict[str, Callable[[], nn.Module]]
 
 
 class Case(nn.Module):
@@ -108,7 +115,7 @@ class Case(nn.Module):
         return out if isinstance(out, tuple) else (out, )
 
 
-def train(case: Case, setting: Setting) -> None:
+def train(case: nn.Module, setting: Setting) -> None:
     """A forward and a backward pass."""
     case.train().zero_grad()
     for x in case.inputs:
@@ -119,21 +126,65 @@ def train(case: Case, setting: Setting) -> None:
 
 
 @torch.no_grad()
-def predict(case: Case, setting: Setting) -> None:
+def predict(case: nn.Module, setting: Setting) -> None:
     """A forward pass in evaluation."""
     case.eval()
     with setting.autocast():
         case(*case.inputs)
 
 
-def measure(setting: Setting, names: List[str], backbone: Optional[int],
-            report: Report) -> None:
-    """Measure the heads in turns; those that do not run are named."""
+class ConfigCase(nn.Module):
+    """The decode head of a config, on the feature maps of its backbone.
+
+    Args:
+        path: Of the config.
+        setting: Where it runs; the image is eight times its size.
+    """
+
+    def __init__(self, path: str, setting: Setting) -> None:
+        super().__init__()
+        model = load_config(path).model
+        self.heads = Heads(decode_heads(model))
+        self.inputs = [
+            setting.random(
+                channels,
+                *(math.ceil(8 * side / stride)
+                  for side in setting.size)).requires_grad_()
+            for channels, stride in feature_maps(model)
+        ]
+        self.to(setting.device, memory_format=setting.memory_format)
+
+    def forward(self, *maps: Tensor) -> Tuple[Tensor, ...]:
+        out = self.heads(*maps)
+        return tuple(out) if isinstance(out, (list, tuple)) else (out, )
+
+
+def of_names(names: List[str], backbone: Optional[int],
+             setting: Setting) -> Builders:
+    """Return what builds the bare head, and those that are named."""
     init_default_scope('mmseg')
-    cases: Dict[str, Case] = {}
-    for name in dict.fromkeys([BARE, *names]):  # the reference comes first
+    return {
+        name: partial(Case, name, setting, backbone)
+        for name in dict.fromkeys([BARE, *names])
+    }
+
+
+def of_configs(names: List[str], setting: Setting) -> Builders:
+    """Return what builds the heads of configs, found by name or path."""
+    paths = [find_config(name)[0] for name in names]
+    return {
+        Path(path).stem: partial(ConfigCase, path, setting)
+        for path in dict.fromkeys(paths)
+    }
+
+
+def measure(builders: Builders, setting: Setting, report: Report) -> None:
+    """Measure heads in turns, beside the first; name those that do not run."""
+    reference = next(iter(builders))
+    cases: Dict[str, nn.Module] = {}
+    for name, build in builders.items():
         try:
-            case = Case(name, setting, backbone)
+            case = build()
             train(case, setting)
         # whatever mmseg or a device raises for a head it cannot run
         except Exception as error:
@@ -142,9 +193,9 @@ def measure(setting: Setting, names: List[str], backbone: Optional[int],
         cases[name] = case
         if setting.compile:
             cases[f'{name} compiled'] = torch.compile(case)
-    if BARE not in cases:
-        raise ValueError(f'{BARE}, the reference of all ratios, does not run '
-                         f'here: {report.skipped[BARE]}')
+    if reference not in cases:
+        raise ValueError(f'{reference}, the reference of all ratios, does not '
+                         f'run here: {report.skipped[reference]}')
     functions: Dict[str, Callable[[], Any]] = {}
     for name, case in cases.items():
         functions[f'{name} train'] = partial(train, case, setting)
@@ -155,11 +206,11 @@ def measure(setting: Setting, names: List[str], backbone: Optional[int],
         for what in ('train', 'predict'):
             seconds = times[f'{name} {what}']
             row[f'{what}_ms'] = median(seconds) * 1e3
-            row[f'{what}_ratio'] = ratio(seconds, times[f'{BARE} {what}'])
+            row[f'{what}_ratio'] = ratio(seconds, times[f'{reference} {what}'])
         report.add({**row, **_sizes(case, setting)})
 
 
-def _sizes(case: Case, setting: Setting) -> Dict[str, float]:
+def _sizes(case: nn.Module, setting: Setting) -> Dict[str, float]:
     sizes: Dict[str, float] = {}
     if setting.device.type == 'cuda':
         before = torch.cuda.memory_allocated(setting.device)

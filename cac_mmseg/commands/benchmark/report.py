@@ -13,9 +13,9 @@ from .timing import Setting
 COLUMNS = {
     'name': ('measured', '{}'),
     'train_ms': ('step, ms', '{:.1f}'),
-    'train_ratio': ('step over bare', '{:.2f}'),
+    'train_ratio': ('step over {reference}', '{:.2f}'),
     'predict_ms': ('forward, ms', '{:.1f}'),
-    'predict_ratio': ('forward over bare', '{:.2f}'),
+    'predict_ratio': ('forward over {reference}', '{:.2f}'),
     'peak_mib': ('peak, MiB', '{:,.0f}'),
     'saved_mib': ('saved, MiB', '{:,.1f}'),
     'parameters': ('parameters', '{:,}'),
@@ -29,9 +29,15 @@ SCALE = {'multiply_adds': 1e-9}
 
 
 class Report:
-    """Rows of figures, and the conditions they were measured under."""
+    """Rows of figures, and the conditions they were measured under.
 
-    def __init__(self, setting: Setting) -> None:
+    Args:
+        setting: The conditions.
+        reference: What ratios are over, in a word.
+    """
+
+    def __init__(self, setting: Setting, reference: str = 'bare') -> None:
+        self.reference = reference
         self.rows: List[Dict[str, Any]] = []
         self.skipped: Dict[str, str] = {}
         height, width = setting.size
@@ -82,7 +88,7 @@ class Report:
         """Return the rows in Markdown."""
         keys = [key for key in COLUMNS if any(key in row for row in self.rows)]
         return markdown_table(
-            [COLUMNS[key][0] for key in keys],
+            [COLUMNS[key][0].format(reference=self.reference) for key in keys],
             [[
                 COLUMNS[key][1].format(row[key] *
                                        SCALE.get(key, 1)) if key in row else ''
@@ -96,8 +102,8 @@ class Report:
         import matplotlib.pyplot as plt
 
         titles = dict(
-            train_ratio='training step, over the bare convolution',
-            predict_ratio='forward, over the bare convolution',
+            train_ratio=f'training step, over {self.reference}',
+            predict_ratio=f'forward, over {self.reference}',
             peak_mib='peak memory, MiB',
             saved_mib='saved for backward, MiB',
             over_floor='time over the floor of memory traffic')
