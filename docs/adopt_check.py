@@ -75,7 +75,7 @@ def survey(paths: List[Path], quick: bool = False) -> Iterator[Outcome]:
                             for part in parts] if quick else model)
                 if key not in run:
                     run.add(key)
-                    check(adopted)
+                    check(adopted, config)
             except Refused as error:
                 yield Outcome(path.stem, 'refused', heads, str(error))
             except Exception as error:

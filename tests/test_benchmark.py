@@ -1,4 +1,5 @@
 """The benchmark command: its tables, files and errors. Never its times."""
+import csv
 import json
 
 import pytest
@@ -6,8 +7,9 @@ import torch
 from mmseg.registry import MODELS
 
 from cac_mmseg.__main__ import main
-from cac_mmseg.commands.benchmark import heads
+from cac_mmseg.commands.benchmark import everything, heads
 from cac_mmseg.commands.benchmark.timing import Setting, interleave, ratio
+from cac_mmseg.ops import eager
 from cac_mmseg.utils.config import find_config, load_config
 
 
@@ -70,6 +72,43 @@ def test_heads_of_configs_are_measured_against_the_first(capsys):
     assert rows[1][heading.index('parameters')] == f'{count:,}'
 
 
+def test_everything_goes_on_after_a_part_that_fails(capsys, tmp_path,
+                                                    monkeypatch):
+
+    def fail(*_):
+        raise RuntimeError('no memory left')
+
+    monkeypatch.setattr(everything.Everything, '_of_map', fail)
+    main(['benchmark', '--all', '--out', str(tmp_path / 'new')])
+    page = (tmp_path / 'new/benchmark.md').read_text()
+    assert 'operators failed' in page and 'no memory left' in page
+    assert not (tmp_path / 'new/operators.csv').exists()
+    for name in ('correctness', 'heads', 'models-r50'):
+        with open(tmp_path / f'new/{name}.csv') as file:
+            rows = [*csv.DictReader(file)]
+        assert rows and f'## {name}' in page
+    assert [row['name'] for row in rows] == ['FCNHead-1', 'CaCHead']
+    assert float(rows[0]['images_per_second']) > 0
+    assert (tmp_path / 'new/r50-eager.png').stat().st_size
+
+
+def test_an_implementation_that_is_wrong_is_not_timed(tmp_path):
+
+    class Wrong:
+        reweight = staticmethod(lambda x, *_: x)
+        reweight_backward = staticmethod(eager.reweight_backward)
+
+    found = everything.Everything(torch.device('cpu'), tmp_path)
+    found.implementations['wrong'] = Wrong
+    rows = [*found.correctness()]
+    assert {row['right']
+            for row in rows if row['implementation'] == 'eager'} == {True}
+    assert {row['right']
+            for row in rows if row['implementation'] == 'wrong'} == {False}
+    measured = {row['what'] for row in found.operators()}
+    assert measured == {'eager forward', 'eager backward'}
+
+
 def test_op_compares_with_the_floor(capsys):
     out = run(capsys, '--op').out
     names = [row[0] for row in rows_of(out)]
@@ -86,6 +125,7 @@ def test_op_compares_with_the_floor(capsys):
     (['--dtype', 'int8'], ['--dtype']),
     (['--json', '/nowhere/a.json'], ['/nowhere/a.json', 'folder']),
     (['--backbone', '18'], ['--backbone']),
+    (['--all'], ['--all needs --out DIR']),
     (['--configs', 'gone'], ["no config is named 'gone'"]),
     (['--configs', 'pidnet-s_2xb6-120k_1024x1024-cityscapes'
       ], ['does not run here', 'PIDNet has other feature maps']),

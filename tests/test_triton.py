@@ -2,20 +2,29 @@
 
 In Triton's interpreter where there is no GPU: ``conftest.py`` sees to that.
 """
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_ops import (assert_near, dilation_sets, laid_out, layouts,
-                      make_reweight, shapes)
+from test_ops import (assert_near, dilation_sets, exact_reweight, laid_out,
+                      layouts, make_reweight)
 
 from cac_mmseg.ops import eager
 
 pytestmark = pytest.mark.slow  # Triton is large, and needed on GPUs only
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
+# the interpreter takes seconds for a map
+shapes = st.tuples(
+    st.integers(1, 2), st.integers(1, 2), st.integers(1, 9), st.integers(1, 9))
 
-@settings(max_examples=25, deadline=None)
+
+@settings(max_examples=15, deadline=None)
 @given(shapes, st.sampled_from([1, 3, 5]), dilation_sets,
        st.booleans(), layouts,
        st.sampled_from([torch.float32, torch.float16, torch.bfloat16]))
@@ -31,9 +40,15 @@ def test_triton_kernels_agree_with_eager(shape, s, dilations, shared, layout,
     x = laid_out(x, layout).to(DEVICE)
     grad, kernels = grad.to(DEVICE), kernels.float().to(DEVICE)
     with pytest.MonkeyPatch.context() as patch:
-        # several tiles even of a small map
-        patch.setattr(triton_kernels, 'TILE', 16)
-        patch.setattr(triton_kernels, 'CHANNELS_LAST_TILE', (4, 4))
+        # several programs, blocks and turns of the ring even of a small map
+        for name, value in dict(
+                LANES=4,
+                FORWARD_ROWS=2,
+                BACKWARD_ROWS=2,
+                BOX=(4, 4),
+                BOX_CHANNELS_LAST=(4, 2),
+                PROGRAMS_PER_PROCESSOR=2).items():
+            patch.setattr(triton_kernels, name, value)
         actual = (triton_kernels.reweight(x, kernels, dilations),
                   *triton_kernels.reweight_backward(grad, x, kernels,
                                                     dilations))
@@ -42,3 +57,58 @@ def test_triton_kernels_agree_with_eager(shape, s, dilations, shared, layout,
     for ours, theirs in zip(actual, expected):
         assert ours.dtype == theirs.dtype and ours.stride() == theirs.stride()
         assert_near(ours, theirs.double(), tolerance)
+
+
+def test_with_the_settings_of_a_gpu():
+    """A plane wider than the lanes, longer than the ring."""
+    from cac_mmseg.ops import triton_kernels
+
+    grad, x, kernels, dilations = make_reweight((1, 1, 37, 131), 3, (1, 3, 5),
+                                                False, torch.float32)
+    arguments = [t.to(DEVICE) for t in (grad, x, kernels)]
+    actual = (triton_kernels.reweight(*arguments[1:], dilations),
+              *triton_kernels.reweight_backward(*arguments, dilations))
+    for ours, theirs in zip(actual, exact_reweight(grad, x, kernels,
+                                                   dilations)):
+        assert_near(ours.cpu(), theirs, 1e-5)
+
+
+def test_a_value_that_is_not_finite_stays_where_its_taps_reach():
+    from cac_mmseg.ops import triton_kernels
+
+    _, x, kernels, dilations = make_reweight((2, 2, 9, 9), 3, (1, 2), False,
+                                             torch.float32)
+    before = triton_kernels.reweight(
+        x.to(DEVICE), kernels.to(DEVICE), dilations)
+    x[0, 0, 0, 0] = float('nan')
+    after = triton_kernels.reweight(
+        x.to(DEVICE), kernels.to(DEVICE), dilations)
+    rows, columns = after[0, 0].isnan().nonzero().T.tolist()
+    assert {*zip(rows, columns)} == {(r, c)
+                                     for d in (0, 1, 2)
+                                     for r in (0, d)
+                                     for c in (0, d)}
+    there = after.isnan()
+    assert not there[0, 1].any() and not there[1].any()
+    assert torch.equal(after[~there], before[~there])
+
+
+def test_kernels_compile_for_a_gpu_and_fit_its_registers():
+    environment = {
+        k: v
+        for k, v in os.environ.items() if k != 'TRITON_INTERPRET'
+    }
+    done = subprocess.run(
+        [sys.executable, ROOT / 'tests/gpu/compiled_kernels.py'],
+        env=environment,
+        capture_output=True,
+        text=True)
+    assert not done.returncode, done.stderr
+    rows = [
+        line.split('|') for line in done.stdout.splitlines()
+        if line.startswith(('| forward', '| backward'))
+    ]
+    assert len(rows) == 6
+    for _, name, registers, stack, shared, *_ in rows:
+        assert int(stack) <= 128, name  # a few spilled registers
+        assert int(registers) <= 255 and int(shared) <= 2**15

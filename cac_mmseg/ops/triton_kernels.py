@@ -1,15 +1,32 @@
-"""Re-weighting on a GPU: one Triton kernel forward, three backward.
+"""Re-weighting on a GPU: one Triton kernel forward, one backward.
 
-A program handles a tile of positions by channels. Taps overlap, so each
-element of X comes from memory once and from the cache for the other taps;
-responses, weighting maps and their sum stay in registers. All strides are
-arguments, so that NCHW and channels_last are read and written as they are.
-Products and sums run in float32, and no sum depends on the order in which
-programs run: the same input gives the same bits.
+With S the bytes of the feature map, forward has to move 2 S and backward 3 S,
+and that is what the two kernels move: each element of X and of dY comes from
+memory once. What counts then is the number of instructions. Most of them load
+neighbours, s * s for each of M branches, so a thread computes several rows of
+a column at a time and loads each neighbour once for all of them. An element
+takes, for s = 3 and dilations (1, 3, 5):
 
-With M branches of s * s taps, an element costs M * s * s multiply-adds and M
-sigmoids forward, and three times that backward.
+========  =============  =====  ========  ============
+kernel    multiply-adds  loads  sigmoids  rows at once
+========  =============  =====  ========  ============
+forward              27   12.8         3             8
+backward             81     43         3             4
+========  =============  =====  ========  ============
+
+dX needs the gradients of the responses, dS, on all sides of a position. A
+program of the backward kernel goes down a plane (one channel of one image)
+and keeps the last rows of dS in a ring of its own. There are as many rings as
+programs in flight, not as planes, so they stay in the cache. The sums over
+positions, dD, stay in registers until the plane ends. No two programs add to
+the same number: the same input gives the same bits.
+
+Products and sums run in float32. Forward takes NCHW and channels_last as they
+are; its lanes are columns of one channel, or channels of one column. Backward
+takes NCHW, and X and dY are transposed if they are in channels_last, where a
+ring would hold all channels of its lanes.
 """
+from functools import lru_cache
 from typing import Sequence, Tuple
 
 import torch
@@ -19,217 +36,364 @@ from torch import Tensor
 
 from .eager import laid_out_as
 
-# Elements of a tile. NCHW has the positions of one channel side by side in
-# memory, channels_last the channels of one position.
-TILE = 512
-CHANNELS_LAST_TILE = (8, 64)
+LANES = 128  # at most; a thread each
+FORWARD_ROWS = 8  # that a thread computes at once
+BACKWARD_ROWS = 4  # more would not fit the registers
+MOST_NEIGHBOURS = 200  # that are loaded at once, so that the code stays small
+# Positions of a program of the forward kernel, (rows, columns), None for all.
+# It loads its taps once for them.
+BOX = (32, None)
+BOX_CHANNELS_LAST = (8, 8)
+PROGRAMS_PER_PROCESSOR = 4  # of the backward kernel
+LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def _load_tap(ptr, row, column, channel_offset, inside, height, width,
-              stride_h, stride_w, t, KERNEL: tl.constexpr, dilation):
-    """Values that tap t reads, float32, and zero outside the map."""
-    y = row + (t // KERNEL - KERNEL // 2) * dilation
-    x = column + (t % KERNEL - KERNEL // 2) * dilation
-    there = inside & (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    return tl.load(
-        ptr + channel_offset + y * stride_h + x * stride_w,
-        mask=there,
-        other=0.).to(tl.float32)
+def _load_neighbours(ptr, row, column, height, width, stride_h, stride_w,
+                     inside, SHIFTS: tl.constexpr, NEEDED: tl.constexpr):
+    """Row by row, each shift of a column: float32, and zero outside."""
+    values = ()
+    for j in tl.static_range(len(NEEDED) // len(SHIFTS)):
+        there = inside & _within(row + j, height)
+        place = ptr + (row + j) * stride_h + column * stride_w
+        for i in tl.static_range(len(SHIFTS)):
+            if NEEDED[j * len(SHIFTS) + i]:
+                value = tl.load(
+                    place + SHIFTS[i] * stride_w,
+                    mask=there & _within(column + SHIFTS[i], width),
+                    other=0.)
+                values = values + (value.to(tl.float32), )
+            else:
+                values = values + (0., )
+    return values
 
 
 @triton.jit
-def _weighting_map(x, kernels, row, column, channel_offset, tap_offset, inside,
-                   here, height, width, stride_h, stride_w,
-                   KERNEL: tl.constexpr, dilation):
-    """The sigmoid of one branch's response; kernels of one set, tap first."""
-    response = tl.zeros(inside.shape, tl.float32)
+def _within(index, size):
+    """0 <= index < size, in one comparison."""
+    return index.to(tl.uint32, bitcast=True) < size
+
+
+@triton.jit
+def _load_taps(kernels, image, channel, channels, here, SETS: tl.constexpr,
+               BRANCHES: tl.constexpr, TAPS: tl.constexpr):
+    """-log2(e) times the kernels of each branch, tap by tap."""
+    taps = ()
+    for i in tl.static_range(BRANCHES):
+        place = ((image * SETS + i % SETS) * channels + channel) * TAPS
+        for t in tl.static_range(TAPS):
+            tap = tl.load(kernels + place + t, mask=here, other=0.)
+            taps = taps + (tap.to(tl.float32) * -LOG2E, )
+    return taps
+
+
+@triton.constexpr_function
+def _index(i, j, t, DILATIONS, SHIFT_OF, SHIFTS, KERNEL, REACH):
+    """Which of the neighbours tap t of branch i reads in row j."""
+    row = j + REACH + (t // KERNEL - KERNEL // 2) * DILATIONS[i]
+    return row * len(SHIFTS) + SHIFT_OF[i * KERNEL + t % KERNEL]
+
+
+@triton.jit
+def _weight(values, taps, i: tl.constexpr, j: tl.constexpr,
+            DILATIONS: tl.constexpr, SHIFT_OF: tl.constexpr,
+            SHIFTS: tl.constexpr, KERNEL: tl.constexpr, REACH: tl.constexpr,
+            CENTRE: tl.constexpr):
+    """The sigmoid of branch i's response in row j, by 2 to its -log2(e)."""
+    response = tl.zeros_like(values[REACH * len(SHIFTS) + CENTRE])
     for t in tl.static_range(KERNEL * KERNEL):
-        value = _load_tap(x, row, column, channel_offset, inside, height,
-                          width, stride_h, stride_w, t, KERNEL, dilation)
-        tap = tl.load(kernels + tap_offset + t, mask=here, other=0.)
-        response += value * tap.to(tl.float32)
-    return tl.sigmoid(response)
-
-
-@triton.jit
-def _tile(start, channels, height, width, stride_c, POSITIONS: tl.constexpr,
-          CHANNELS: tl.constexpr):
-    """Rows, columns, channels and mask of a tile: [positions, channels]."""
-    position = start + tl.arange(0, POSITIONS)[:, None]
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)[None, :]
-    here = channel < channels
-    inside = (position < height * width) & here
-    return (position // width, position % width, channel, here, inside,
-            channel.to(tl.int64) * stride_c)
+        value = values[_index(i, j, t, DILATIONS, SHIFT_OF, SHIFTS, KERNEL,
+                              REACH)]
+        response += value * taps[i * KERNEL * KERNEL + t]
+    return 1 / (1 + tl.exp2(response))
 
 
 @triton.jit
 def _forward(x, kernels, y, channels, height, width, x_b, x_c, x_h, x_w,
-             SETS: tl.constexpr, DILATIONS: tl.constexpr, KERNEL: tl.constexpr,
-             POSITIONS: tl.constexpr, CHANNELS: tl.constexpr):
+             boxes_across, box_rows, box_columns, SETS: tl.constexpr,
+             DILATIONS: tl.constexpr, SHIFTS: tl.constexpr,
+             NEEDED: tl.constexpr, SHIFT_OF: tl.constexpr,
+             KERNEL: tl.constexpr, REACH: tl.constexpr, CENTRE: tl.constexpr,
+             ROWS: tl.constexpr, LANES_: tl.constexpr,
+             CHANNELS_LAST: tl.constexpr):
+    """Y of a box of positions, ROWS rows at a time."""
+    BRANCHES: tl.constexpr = len(DILATIONS)
     image = tl.program_id(2).to(tl.int64)
-    row, column, channel, here, inside, offset = _tile(
-        tl.program_id(0) * POSITIONS, channels, height, width, x_c, POSITIONS,
-        CHANNELS)
-    x += image * x_b
-    weights = tl.zeros(inside.shape, tl.float32)
-    for i in tl.static_range(len(DILATIONS)):
-        taps = (
-            (image * SETS + i % SETS) * channels + channel) * KERNEL * KERNEL
-        weights += _weighting_map(x, kernels, row, column, offset, taps,
-                                  inside, here, height, width, x_h, x_w,
-                                  KERNEL, DILATIONS[i])
-    place = offset + row * x_h + column * x_w
-    value = tl.load(x + place, mask=inside, other=0.).to(tl.float32)
-    tl.store(
-        y + image * x_b + place, (value * weights).to(y.dtype.element_ty),
-        mask=inside)
+    lane = tl.arange(0, LANES_)
+    if CHANNELS_LAST:
+        channel = tl.program_id(1) * LANES_ + lane
+        step = 1
+        across = lane * 0
+    else:
+        channel = tl.program_id(1) + lane * 0
+        step = LANES_
+        across = lane
+    here = channel < channels
+    top = tl.program_id(0) // boxes_across * box_rows
+    left = tl.program_id(0) % boxes_across * box_columns
+    offset = image * x_b + channel.to(tl.int64) * x_c
+    taps = _load_taps(kernels, image, channel, channels, here, SETS, BRANCHES,
+                      KERNEL * KERNEL)
+    for x0 in range(left, min(left + box_columns, width), step):
+        column = x0 + across
+        inside = here & (column < width)
+        for y0 in range(top, min(top + box_rows, height), ROWS):
+            row = y0 + lane * 0
+            values = _load_neighbours(x + offset, row - REACH, column, height,
+                                      width, x_h, x_w, inside, SHIFTS, NEEDED)
+            for j in tl.static_range(ROWS):
+                weights = tl.zeros_like(values[REACH * len(SHIFTS) + CENTRE])
+                for i in tl.static_range(BRANCHES):
+                    weights += _weight(values, taps, i, j, DILATIONS, SHIFT_OF,
+                                       SHIFTS, KERNEL, REACH, CENTRE)
+                result = values[(REACH + j) * len(SHIFTS) + CENTRE] * weights
+                tl.store(
+                    y + offset + (row + j) * x_h + column * x_w,
+                    result.to(y.dtype.element_ty),
+                    mask=inside & (row + j < height))
 
 
 @triton.jit
-def _backward_responses(grad, x, kernels, grad_responses, total, channels,
-                        height, width, x_b, x_c, x_h, x_w, SETS: tl.constexpr,
-                        DILATIONS: tl.constexpr, KERNEL: tl.constexpr,
-                        POSITIONS: tl.constexpr, CHANNELS: tl.constexpr):
-    """dS_i = dY X W_i (1 - W_i) of each branch, and dY sum_i W_i."""
-    image = tl.program_id(2).to(tl.int64)
-    row, column, channel, here, inside, offset = _tile(
-        tl.program_id(0) * POSITIONS, channels, height, width, x_c, POSITIONS,
-        CHANNELS)
-    place = image * x_b + offset + row * x_h + column * x_w
-    outer = tl.load(grad + place, mask=inside, other=0.).to(tl.float32)
-    product = outer * tl.load(x + place, mask=inside, other=0.).to(tl.float32)
-    weights = tl.zeros(inside.shape, tl.float32)
-    for i in tl.static_range(len(DILATIONS)):
-        taps = (
-            (image * SETS + i % SETS) * channels + channel) * KERNEL * KERNEL
-        weight = _weighting_map(x + image * x_b, kernels, row, column, offset,
-                                taps, inside, here, height, width, x_h, x_w,
-                                KERNEL, DILATIONS[i])
-        weights += weight
-        # branch by branch, each laid out as x
+def _gradient_of_rows(ring, taps, row, column, height, width, inside, grad_x,
+                      DILATIONS: tl.constexpr, KERNEL: tl.constexpr,
+                      ROWS: tl.constexpr, RING: tl.constexpr):
+    """dX of ROWS rows: dY sum_i W_i, and each dS_i with flipped kernels."""
+    BRANCHES: tl.constexpr = len(DILATIONS)
+    plane = RING * width
+    results = ()
+    for j in tl.static_range(ROWS):
+        results = results + (tl.load(
+            ring + BRANCHES * plane + ((row + j) &
+                                       (RING - 1)) * width + column,
+            mask=inside & _within(row + j, height),
+            other=0.), )
+    for i in tl.static_range(BRANCHES):
+        values = ()
+        for j in tl.static_range(ROWS + DILATIONS[i] * (KERNEL - 1)):
+            y = row + j - DILATIONS[i] * (KERNEL // 2)
+            there = inside & _within(y, height)
+            place = ring + i * plane + (y & (RING - 1)) * width + column
+            for k in tl.static_range(KERNEL):
+                value = tl.load(
+                    place + (k - KERNEL // 2) * DILATIONS[i],
+                    mask=there
+                    & _within(column +
+                              (k - KERNEL // 2) * DILATIONS[i], width),
+                    other=0.)
+                values = values + (value, )
+        sums = ()
+        for j in tl.static_range(ROWS):
+            total = results[j]
+            for t in tl.static_range(KERNEL * KERNEL):
+                # the neighbour below and to the right for the tap above left
+                value = values[(j +
+                                (KERNEL - 1 - t // KERNEL) * DILATIONS[i]) *
+                               KERNEL + KERNEL - 1 - t % KERNEL]
+                total += value * taps[i * KERNEL * KERNEL + t]
+            sums = sums + (total, )
+        results = sums
+    for j in tl.static_range(ROWS):
         tl.store(
-            grad_responses + tl.num_programs(2).to(tl.int64) * i * x_b + place,
-            product * weight * (1 - weight),
-            mask=inside)
-    tl.store(total + place, outer * weights, mask=inside)
+            grad_x + (row + j) * width + column,
+            results[j].to(grad_x.dtype.element_ty),
+            mask=inside & _within(row + j, height))
 
 
 @triton.jit
-def _backward_input(grad_responses, total, kernels, grad_x, channels, height,
-                    width, x_b, x_c, x_h, x_w, SETS: tl.constexpr,
-                    DILATIONS: tl.constexpr, KERNEL: tl.constexpr,
-                    POSITIONS: tl.constexpr, CHANNELS: tl.constexpr):
-    """dX: each dS_i convolved with its flipped kernels, and dY sum_i W_i."""
-    image = tl.program_id(2).to(tl.int64)
-    row, column, channel, here, inside, offset = _tile(
-        tl.program_id(0) * POSITIONS, channels, height, width, x_c, POSITIONS,
-        CHANNELS)
-    place = image * x_b + offset + row * x_h + column * x_w
-    result = tl.load(total + place, mask=inside, other=0.)
-    for i in tl.static_range(len(DILATIONS)):
-        branch = grad_responses + (tl.num_programs(2) * i + image) * x_b
-        taps = (
-            (image * SETS + i % SETS) * channels + channel) * KERNEL * KERNEL
-        for t in tl.static_range(KERNEL * KERNEL):
-            value = _load_tap(branch, row, column, offset, inside, height,
-                              width, x_h, x_w, KERNEL * KERNEL - 1 - t, KERNEL,
-                              DILATIONS[i])
-            tap = tl.load(kernels + taps + t, mask=here, other=0.)
-            result += value * tap.to(tl.float32)
-    tl.store(grad_x + place, result.to(grad_x.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _backward_kernels(grad_responses, x, grad_kernels, channels, height, width,
-                      x_b, x_c, x_h, x_w, DILATIONS: tl.constexpr,
-                      KERNEL: tl.constexpr, TAPS: tl.constexpr,
-                      POSITIONS: tl.constexpr, CHANNELS: tl.constexpr):
-    """Each tap's sum over all positions of dS_i times X at the tap.
-
-    One program has all positions of its channels: nothing is left to add.
-    """
-    i = tl.program_id(0)
-    image = tl.program_id(2).to(tl.int64)
-    dilation = 0
-    for j in tl.static_range(len(DILATIONS)):
-        dilation = tl.where(i == j, DILATIONS[j], dilation)
-    branch = grad_responses + (tl.num_programs(2) * i + image) * x_b
-    tap = tl.arange(0, TAPS)[:, None]  # a power of two >= s * s
-    sums = tl.zeros((TAPS, CHANNELS), tl.float32)
-    for start in range(0, height * width, POSITIONS):
-        row, column, channel, here, inside, offset = _tile(
-            start, channels, height, width, x_c, POSITIONS, CHANNELS)
-        outer = tl.load(
-            branch + offset + row * x_h + column * x_w, mask=inside, other=0.)
-        for t in tl.static_range(KERNEL * KERNEL):
-            value = _load_tap(x + image * x_b, row, column, offset, inside,
-                              height, width, x_h, x_w, t, KERNEL, dilation)
-            total = tl.sum(outer * value, axis=0)[None, :]
-            sums += tl.where(tap == t, total, 0.)
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)[None, :]
-    place = (
-        (image * len(DILATIONS) + i) * channels + channel) * KERNEL * KERNEL
-    tl.store(
-        grad_kernels + place + tap,
-        sums,
-        mask=(channel < channels) & (tap < KERNEL * KERNEL))
+def _backward(grad, x, kernels, rings, grad_x, grad_kernels, planes, channels,
+              height, width, SETS: tl.constexpr, DILATIONS: tl.constexpr,
+              SHIFTS: tl.constexpr, NEEDED: tl.constexpr,
+              SHIFT_OF: tl.constexpr, KERNEL: tl.constexpr,
+              REACH: tl.constexpr, CENTRE: tl.constexpr, ROWS: tl.constexpr,
+              LANES_: tl.constexpr, RING: tl.constexpr):
+    """dX and dD of planes (H, W), as many apart as there are programs."""
+    BRANCHES: tl.constexpr = len(DILATIONS)
+    TAPS: tl.constexpr = KERNEL * KERNEL
+    lane = tl.arange(0, LANES_)
+    ring = rings + tl.program_id(0).to(
+        tl.int64) * (BRANCHES + 1) * RING * width
+    for plane in range(tl.program_id(0), planes, tl.num_programs(0)):
+        index = tl.full([], plane, tl.int64)
+        image, channel = index // channels, index % channels
+        here = lane >= 0  # all
+        taps = _load_taps(kernels, image, channel + lane * 0, channels, here,
+                          SETS, BRANCHES, TAPS)
+        offset = index * height * width
+        sums = ()
+        for t in tl.static_range(BRANCHES * TAPS):
+            sums = sums + (tl.zeros((LANES_, ), tl.float32), )
+        # a row of dX waits for the rows of dS below it
+        for y0 in range(0, height + REACH, ROWS):
+            if y0 < height:
+                for x0 in range(0, width, LANES_):
+                    column = x0 + lane
+                    row = y0 + lane * 0
+                    inside = column < width
+                    values = _load_neighbours(x + offset, row - REACH, column,
+                                              height, width, width, 1, inside,
+                                              SHIFTS, NEEDED)
+                    for j in tl.static_range(ROWS):
+                        there = inside & (row + j < height)
+                        outer = tl.load(
+                            grad + offset + (row + j) * width + column,
+                            mask=there,
+                            other=0.).to(tl.float32)
+                        # with the taps scaled, dS is scaled the other way
+                        product = outer * values[(REACH + j) * len(SHIFTS) +
+                                                 CENTRE] * (-1 / LOG2E)
+                        weights = tl.zeros_like(product)
+                        place = ring + ((row + j) &
+                                        (RING - 1)) * width + column
+                        updated = ()
+                        for i in tl.static_range(BRANCHES):
+                            weight = _weight(values, taps, i, j, DILATIONS,
+                                             SHIFT_OF, SHIFTS, KERNEL, REACH,
+                                             CENTRE)
+                            weights += weight
+                            response = product * weight * (1 - weight)
+                            tl.store(
+                                place + i * RING * width, response, mask=there)
+                            for t in tl.static_range(TAPS):
+                                value = values[_index(i, j, t, DILATIONS,
+                                                      SHIFT_OF, SHIFTS, KERNEL,
+                                                      REACH)]
+                                updated = updated + (sums[i * TAPS + t] +
+                                                     response * value, )
+                        sums = updated
+                        tl.store(
+                            place + BRANCHES * RING * width,
+                            outer * weights,
+                            mask=there)
+            tl.debug_barrier()  # all columns of these rows are in the ring
+            for x0 in range(0, width, LANES_):
+                _gradient_of_rows(ring, taps, y0 - REACH + lane * 0, x0 + lane,
+                                  height, width, x0 + lane < width,
+                                  grad_x + offset, DILATIONS, KERNEL, ROWS,
+                                  RING)
+        for i in tl.static_range(BRANCHES):
+            for t in tl.static_range(TAPS):
+                tl.store(
+                    grad_kernels +
+                    ((image * BRANCHES + i) * channels + channel) * TAPS + t,
+                    tl.sum(sums[i * TAPS + t]) * -LOG2E)
+        tl.debug_barrier()  # before the next plane fills the ring
 
 
 def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
     """See :func:`cac_mmseg.functional.reweight`."""
     given = x
-    x, tile, grid = _prepare(x)
+    channels_last = not x.is_contiguous() and x.is_contiguous(
+        memory_format=torch.channels_last)
+    if not channels_last:
+        x = x.contiguous()
     y = torch.empty_like(x)
+    b, c, h, w = x.shape
+    lanes = _lanes(c if channels_last else w)
+    rows, columns = BOX_CHANNELS_LAST if channels_last else BOX
+    columns = columns or w
+    across = triton.cdiv(w, columns)
+    grid = (triton.cdiv(h, rows) * across,
+            triton.cdiv(c, lanes) if channels_last else c, b)
     with torch.cuda.device_of(x):
-        _forward[grid](x, kernels.contiguous(), y,
-                       *x.shape[1:], *x.stride(), kernels.shape[1],
-                       tuple(dilations), kernels.shape[4], *tile)
+        _forward[grid](
+            x,
+            kernels.contiguous(),
+            y,
+            c,
+            h,
+            w,
+            *x.stride(),
+            across,
+            rows,
+            columns,
+            SETS=kernels.shape[1],
+            LANES_=lanes,
+            CHANNELS_LAST=channels_last,
+            num_warps=max(lanes // 32, 1),
+            **_neighbourhood(tuple(dilations), kernels.shape[4], FORWARD_ROWS))
     return laid_out_as(given, y)
 
 
 def reweight_backward(grad: Tensor, x: Tensor, kernels: Tensor,
                       dilations: Sequence[int]) -> Tuple[Tensor, Tensor]:
     """See :func:`cac_mmseg.ops.eager.reweight_backward`."""
-    given = x
-    x, tile, grid = _prepare(x)
-    b, c = x.shape[:2]
-    sets, s = kernels.shape[1], kernels.shape[4]
-    branches = len(dilations)
-    if grad.stride() != x.stride():
-        grad = torch.empty_like(x).copy_(grad)
-    kernels = kernels.contiguous()
-    grad_responses = x.new_empty_strided((branches * b, *x.shape[1:]),
-                                         x.stride(),
-                                         dtype=torch.float32)
-    total = torch.empty_like(x, dtype=torch.float32)
+    given, x, grad = x, x.contiguous(), grad.contiguous()
+    b, c, h, w = x.shape
+    branches, s = len(dilations), kernels.shape[4]
+    shape = _neighbourhood(tuple(dilations), s, BACKWARD_ROWS)
+    lanes = _lanes(w)
+    # one block of rows is written while another is read
+    ring = triton.next_power_of_2(2 * (shape['ROWS'] + shape['REACH']))
+    programs = min(b * c, _processors(x) * PROGRAMS_PER_PROCESSOR)
+    rings = x.new_empty((programs, branches + 1, ring, w), dtype=torch.float32)
     grad_x = torch.empty_like(x)
     grad_kernels = x.new_empty((b, branches, c, s, s), dtype=torch.float32)
-    sizes = (*x.shape[1:], *x.stride())
-    settings = (sets, tuple(dilations), s, *tile)
     with torch.cuda.device_of(x):
-        _backward_responses[grid](grad, x, kernels, grad_responses, total,
-                                  *sizes, *settings)
-        _backward_input[grid](grad_responses, total, kernels, grad_x, *sizes,
-                              *settings)
-        _backward_kernels[(branches, *grid[1:])](grad_responses, x,
-                                                 grad_kernels, *sizes,
-                                                 tuple(dilations), s,
-                                                 triton.next_power_of_2(s * s),
-                                                 *tile)
-    if sets == 1:
+        _backward[(programs, )](
+            grad,
+            x,
+            kernels.contiguous(),
+            rings,
+            grad_x,
+            grad_kernels,
+            b * c,
+            c,
+            h,
+            w,
+            SETS=kernels.shape[1],
+            LANES_=lanes,
+            RING=ring,
+            num_warps=max(lanes // 32, 1),
+            **shape)
+    if kernels.shape[1] == 1:
         grad_kernels = grad_kernels.sum(1, keepdim=True)
     return laid_out_as(given, grad_x), grad_kernels.to(kernels.dtype)
 
 
-def _prepare(x: Tensor) -> Tuple[Tensor, Tuple[int, int], Tuple[int, ...]]:
-    """Make x dense, and choose the tile and the grid for its layout."""
-    b, c, h, w = x.shape
-    if x.is_contiguous():
-        tile = (TILE, 1)
-    elif x.is_contiguous(memory_format=torch.channels_last):
-        tile = CHANNELS_LAST_TILE
-    else:
-        x, tile = x.contiguous(), (TILE, 1)
-    return x, tile, (triton.cdiv(h * w, tile[0]), triton.cdiv(c, tile[1]), b)
+def _lanes(size: int) -> int:
+    return min(triton.next_power_of_2(size), LANES)
+
+
+def _processors(x: Tensor) -> int:
+    if not x.is_cuda:  # in the interpreter
+        return 1
+    properties = torch.cuda.get_device_properties(x.device)
+    return properties.multi_processor_count
+
+
+@lru_cache(maxsize=None)
+def _neighbourhood(dilations: Tuple[int, ...], kernel: int, rows: int) -> dict:
+    """Return what is known of the taps when a kernel is compiled.
+
+    SHIFTS are the different columns of all taps, relative to a position,
+    SHIFT_OF which of them each column of each branch is, CENTRE that of the
+    position, REACH the farthest row, ROWS how many to compute at once, and
+    NEEDED which shifts of which rows, from -REACH, those need.
+    """
+    half = kernel // 2
+    reach = max(dilations) * half
+    columns = [(k - half) * dilation for dilation in dilations
+               for k in range(kernel)]
+    shifts = sorted({0, *columns})
+
+    while True:
+        needed = {(row, 0) for row in range(rows)}
+        for dilation in dilations:
+            needed.update((row + y * dilation, x * dilation)
+                          for row in range(rows)
+                          for y in range(-half, half + 1)
+                          for x in range(-half, half + 1))
+        if rows == 1 or len(needed) <= MOST_NEIGHBOURS:
+            break
+        rows //= 2
+    return dict(
+        DILATIONS=dilations,
+        SHIFTS=tuple(shifts),
+        NEEDED=tuple((row, shift) in needed
+                     for row in range(-reach, rows + reach)
+                     for shift in shifts),
+        SHIFT_OF=tuple(map(shifts.index, columns)),
+        CENTRE=shifts.index(0),
+        KERNEL=kernel,
+        REACH=reach,
+        ROWS=rows)

@@ -113,7 +113,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise ValueError(f'{out} exists: give another --out, or remove it')
     config = load_config(path)
     adoption = adopt(config, arguments.channels, arguments.heads)
-    unused = check(adopted_config(adoption, config))
+    unused = check(adopted_config(adoption, config), config)
     find_unused = bool(unused) and not config.get('find_unused_parameters')
     if find_unused:
         adoption.notes.append(

@@ -11,19 +11,25 @@ from mmseg.structures import SegDataSample
 
 from ...utils.analysis import multiply_adds, saved_bytes
 from ...utils.decode_heads import Heads
-from ...utils.feature_maps import SIDE, Maps, random_images, small_model
+from ...utils.feature_maps import (SIDE, Maps, Refused, random_images,
+                                   small_model)
 
 DEFAULT_CROP = (512, 512)  # of most configs of mmseg
 
 
-def check(config: Config) -> List[str]:
+def check(config: Config, original: Config) -> List[str]:
     """Build a model, train a step and predict, on random small images.
+
+    Args:
+        config: That was adopted.
+        original: That it inherits from.
 
     Returns:
         Names of parameters that get no gradient, such as those of the norm of
         a feature map that the CaCHead does not read.
 
     Raises:
+        Refused: If the model of the original config cannot be built either.
         ValueError: If the model does not run.
     """
     h = w = SIDE
@@ -41,6 +47,11 @@ def check(config: Config) -> List[str]:
         with torch.no_grad():
             result = model.eval().predict(images, samples)[0]
     except Exception as error:  # of any part of any config
+        try:
+            MODELS.build(small_model(original.model))
+        except Exception as cause:
+            raise Refused(f'its own model cannot be built: '
+                          f'{type(cause).__name__}: {cause}') from error
         raise ValueError(f'the adopted model does not run: '
                          f'{type(error).__name__}: {error}') from error
     assert result.pred_sem_seg.data.shape == (1, h, w)

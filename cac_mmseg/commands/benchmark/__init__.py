@@ -3,15 +3,17 @@
 By default mmseg's decode heads and CaCHead, interleaved in one run; with
 ``--backbone`` behind a ResNetV1c-D8; with ``--configs`` those of configs; with
 ``--op`` the re-weighting alone, beside the floor that the memory bandwidth
-sets.
+sets; with ``--all`` whatever there is to know of a GPU, in a few minutes.
 """
 import argparse
+from pathlib import Path
 
 import torch
 
 from ...utils.checks import check_device, check_int
 from ...utils.files import check_writable
 from . import heads, op
+from .everything import Everything
 from .report import Report
 from .timing import Setting
 
@@ -21,6 +23,11 @@ DTYPES = ('float32', 'bfloat16', 'float16')
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
+    add('--all',
+        action='store_true',
+        help='everything below for a GPU, part by part, into --out; a CPU '
+        'gets tiny sizes')
+    add('--out', metavar='DIR', help='folder for the tables of --all')
     add('--op', action='store_true', help='the re-weighting alone')
     add('--backbone',
         type=int,
@@ -84,6 +91,11 @@ def run(arguments: argparse.Namespace) -> None:
         rounds=arguments.rounds,
         channels_last=arguments.channels_last,
         compile=arguments.compile)
+    if arguments.all:
+        if arguments.out is None:
+            raise ValueError('--all needs --out DIR, where its tables go')
+        Everything(setting.device, Path(arguments.out)).run()
+        return
     report = Report(setting, 'the first' if arguments.configs else 'bare')
     if arguments.op:
         op.measure(setting, report)
