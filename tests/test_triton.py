@@ -28,9 +28,9 @@ shapes = st.tuples(
 @given(shapes, st.sampled_from([1, 3, 5]), dilation_sets,
        st.booleans(), layouts,
        st.sampled_from([torch.float32, torch.float16, torch.bfloat16]))
-def test_triton_kernels_agree_with_eager(shape, s, dilations, shared, layout,
-                                         dtype):
-    from cac_mmseg.ops import triton_kernels
+def test_triton_reweighting_agree_with_eager(shape, s, dilations, shared,
+                                             layout, dtype):
+    from cac_mmseg.ops import triton_reweighting
 
     if dtype == torch.bfloat16 and DEVICE == 'cpu':
         tolerance = 2**-7  # the interpreter cuts off what does not fit
@@ -48,10 +48,10 @@ def test_triton_kernels_agree_with_eager(shape, s, dilations, shared, layout,
                 BOX=(4, 4),
                 BOX_CHANNELS_LAST=(4, 2),
                 PROGRAMS_PER_PROCESSOR=2).items():
-            patch.setattr(triton_kernels, name, value)
-        actual = (triton_kernels.reweight(x, kernels, dilations),
-                  *triton_kernels.reweight_backward(grad, x, kernels,
-                                                    dilations))
+            patch.setattr(triton_reweighting, name, value)
+        actual = (triton_reweighting.reweight(x, kernels, dilations),
+                  *triton_reweighting.reweight_backward(
+                      grad, x, kernels, dilations))
     expected = (eager.reweight(x, kernels, dilations),
                 *eager.reweight_backward(grad, x, kernels, dilations))
     for ours, theirs in zip(actual, expected):
@@ -59,29 +59,59 @@ def test_triton_kernels_agree_with_eager(shape, s, dilations, shared, layout,
         assert_near(ours, theirs.double(), tolerance)
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    st.tuples(
+        st.integers(1, 3), st.integers(1, 40), st.integers(1, 9),
+        st.integers(1, 9)), st.integers(1, 40), layouts,
+    st.sampled_from([torch.float32, torch.float16, torch.bfloat16]))
+def test_pooling_agrees_with_eager(shape, rows, layout, dtype):
+    from cac_mmseg.ops import triton_pooling
+
+    b, c = shape[:2]
+    x = laid_out(torch.randn(shape).to(dtype), layout).to(DEVICE)
+    weight, bias, grad_pooled, grad_mean = (
+        torch.randn(size).to(DEVICE)
+        for size in ((rows, c), (rows, ), (b, rows, c), (b, rows)))
+    with pytest.MonkeyPatch.context() as patch:
+        # several rows, parts, blocks and programs even of a small map
+        for name in ('ROWS', 'CHANNELS', 'POSITIONS'):
+            patch.setattr(triton_pooling, name, 16)
+        actual = (*triton_pooling.pool_queries(x, weight, bias),
+                  *triton_pooling.pool_queries_backward(
+                      grad_pooled, grad_mean, x, weight, bias))
+    expected = (*eager.pool_queries(x, weight, bias),
+                *eager.pool_queries_backward(grad_pooled, grad_mean, x, weight,
+                                             bias))
+    for ours, theirs in zip(actual, expected):
+        assert ours.dtype == theirs.dtype and ours.stride() == theirs.stride()
+        tolerance = max(1e-5, 2 * torch.finfo(ours.dtype).eps)
+        assert_near(ours, theirs.double(), tolerance)
+
+
 def test_with_the_settings_of_a_gpu():
     """A plane wider than the lanes, longer than the ring."""
-    from cac_mmseg.ops import triton_kernels
+    from cac_mmseg.ops import triton_reweighting
 
     grad, x, kernels, dilations = make_reweight((1, 1, 37, 131), 3, (1, 3, 5),
                                                 False, torch.float32)
     arguments = [t.to(DEVICE) for t in (grad, x, kernels)]
-    actual = (triton_kernels.reweight(*arguments[1:], dilations),
-              *triton_kernels.reweight_backward(*arguments, dilations))
+    actual = (triton_reweighting.reweight(*arguments[1:], dilations),
+              *triton_reweighting.reweight_backward(*arguments, dilations))
     for ours, theirs in zip(actual, exact_reweight(grad, x, kernels,
                                                    dilations)):
         assert_near(ours.cpu(), theirs, 1e-5)
 
 
 def test_a_value_that_is_not_finite_stays_where_its_taps_reach():
-    from cac_mmseg.ops import triton_kernels
+    from cac_mmseg.ops import triton_reweighting
 
     _, x, kernels, dilations = make_reweight((2, 2, 9, 9), 3, (1, 2), False,
                                              torch.float32)
-    before = triton_kernels.reweight(
+    before = triton_reweighting.reweight(
         x.to(DEVICE), kernels.to(DEVICE), dilations)
     x[0, 0, 0, 0] = float('nan')
-    after = triton_kernels.reweight(
+    after = triton_reweighting.reweight(
         x.to(DEVICE), kernels.to(DEVICE), dilations)
     rows, columns = after[0, 0].isnan().nonzero().T.tolist()
     assert {*zip(rows, columns)} == {(r, c)
@@ -106,9 +136,9 @@ def test_kernels_compile_for_a_gpu_and_fit_its_registers():
     assert not done.returncode, done.stderr
     rows = [
         line.split('|') for line in done.stdout.splitlines()
-        if line.startswith(('| forward', '| backward'))
+        if line.startswith(('| reweight', '| pool_queries'))
     ]
-    assert len(rows) == 6
+    assert len(rows) == 12
     for _, name, registers, stack, shared, *_ in rows:
         assert int(stack) <= 128, name  # a few spilled registers
-        assert int(registers) <= 255 and int(shared) <= 2**15
+        assert int(registers) <= 255 and int(shared) <= 2**16

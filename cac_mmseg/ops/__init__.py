@@ -10,13 +10,14 @@ Which implementation runs:
   operators; within ``torch.func`` transforms and forward-mode differentiation,
   which need derivatives of each call; and for second and higher derivatives,
   of the backward operators;
-- :mod:`.triton_kernels` for :func:`reweight` on a GPU below float64, if the
-  environment sets ``CAC_MMSEG_TRITON=1``. Not by default, as their speed on a
-  GPU has not been measured yet;
+- :mod:`.triton_reweighting`, :mod:`.triton_pooling` on a GPU below float64,
+  if the environment sets ``CAC_MMSEG_TRITON=1``. Not by default, as their speed
+  on a GPU has not been measured yet;
 - :mod:`.eager` otherwise.
 """
 import os
 from contextlib import nullcontext
+from importlib import import_module
 from types import ModuleType
 from typing import (Any, Callable, ContextManager, List, Optional, Sequence,
                     Tuple)
@@ -75,18 +76,19 @@ def _is_transformed() -> bool:
             or torch._C._functorch.peek_interpreter_stack() is not None)
 
 
-def _implementation(x: Tensor) -> ModuleType:
+def _implementation(x: Tensor, kernels: str) -> ModuleType:
+    """Return :mod:`.eager`, or a module of Triton kernels."""
     wanted = os.environ.get('CAC_MMSEG_TRITON') == '1'
     if (not (wanted and x.is_cuda) or x.dtype == torch.float64
             or not x.numel()):
         return eager
     try:
-        from . import triton_kernels  # Triton is not there on every machine
+        # Triton is not there on every machine
+        return import_module(f'.{kernels}', __package__)
     except ImportError as error:
         raise ImportError(
             'CAC_MMSEG_TRITON=1 needs Triton, which cannot be imported '
             f'({error}): pip install triton, or unset it') from error
-    return triton_kernels
 
 
 def _register() -> None:
@@ -97,23 +99,25 @@ def _register() -> None:
 
     def pool_queries(x: Tensor, query_weight: Tensor,
                      query_bias: Tensor) -> Tuple[Tensor, Tensor]:
-        return eager.pool_queries(x, query_weight, query_bias)
+        return _implementation(x, 'triton_pooling').pool_queries(
+            x, query_weight, query_bias)
 
     def pool_queries_backward(
             grad_pooled: Tensor, grad_mean: Tensor, x: Tensor,
             query_weight: Tensor,
             query_bias: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         with no_autocast(x):
-            return eager.pool_queries_backward(grad_pooled, grad_mean, x,
-                                               query_weight, query_bias)
+            return _implementation(x, 'triton_pooling').pool_queries_backward(
+                grad_pooled, grad_mean, x, query_weight, query_bias)
 
     def reweight(x: Tensor, kernels: Tensor, dilations: List[int]) -> Tensor:
-        return _implementation(x).reweight(x, kernels, dilations)
+        return _implementation(x, 'triton_reweighting').reweight(
+            x, kernels, dilations)
 
     def reweight_backward(grad: Tensor, x: Tensor, kernels: Tensor,
                           dilations: List[int]) -> Tuple[Tensor, Tensor]:
         with no_autocast(x):
-            return _implementation(x).reweight_backward(
+            return _implementation(x, 'triton_reweighting').reweight_backward(
                 grad, x, kernels, dilations)
 
     pool_queries, pool_queries_backward, reweight, reweight_backward = map(

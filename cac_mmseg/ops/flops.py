@@ -38,7 +38,7 @@ def register() -> None:
         return 2 * reweight(x, kernels, len(dilations))
 
     @register_flop_formula(ops.reweight_backward)
-    def _(grad: Shape, x: Shape, kernels: Shape, dilations: Sequence[int],
-          *_: Any, **__: Any) -> int:
+    def _(grad: Shape, x: Shape, kernels: Shape, dilations: Sequence[int], *_:
+          Any, **__: Any) -> int:
         # responses, dX and dD: three convolutions where forward has one
         return 6 * reweight(x, kernels, len(dilations))

@@ -11,66 +11,95 @@ import re
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, NamedTuple, Sequence
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from cac_mmseg.ops import triton_kernels
+from cac_mmseg.ops import triton_pooling, triton_reweighting
 from cac_mmseg.utils.tables import markdown_table
 
 TOOLS = Path(triton.__file__).parent / 'backends/nvidia/bin'
+
+
+class Kernel(NamedTuple):
+    """A kernel, and how it is called for C = 512, 3 x 3, (1, 3, 5)."""
+    function: Any
+    pointers: Sequence[str]
+    integers: Sequence[str]
+    constants: Dict[str, Any]
+    warps: int
+
+
+REWEIGHT = dict(SETS=3, LANES_=triton_reweighting.LANES)
+POOLING = triton_pooling._tiles(512)
+POOLING_WARPS = POOLING.pop('num_warps')
 KERNELS = {
-    'forward':
-    (triton_kernels._forward, triton_kernels.FORWARD_ROWS,
-     dict(
-         pointers=('x', 'kernels', 'y'),
-         integers=('channels', 'height', 'width', 'x_b', 'x_c', 'x_h',
-                   'boxes_across', 'box_rows', 'box_columns'),
-         constants=dict(x_w=1, CHANNELS_LAST=False))),
-    'backward':
-    (triton_kernels._backward, triton_kernels.BACKWARD_ROWS,
-     dict(
-         pointers=('grad', 'x', 'kernels', 'rings', 'grad_x', 'grad_kernels'),
-         integers=('planes', 'channels', 'height', 'width'),
-         constants=dict(RING=32)))
+    'reweight':
+    Kernel(
+        triton_reweighting._forward, ('x', 'kernels', 'y'),
+        ('channels', 'height', 'width', 'x_b', 'x_c', 'x_h', 'boxes_across',
+         'box_rows', 'box_columns'),
+        dict(
+            REWEIGHT,
+            x_w=1,
+            CHANNELS_LAST=False,
+            **triton_reweighting._neighbourhood(
+                (1, 3, 5), 3, triton_reweighting.FORWARD_ROWS)), 4),
+    'reweight backward':
+    Kernel(
+        triton_reweighting._backward,
+        ('grad', 'x', 'kernels', 'rings', 'grad_x', 'grad_kernels'),
+        ('planes', 'channels', 'height', 'width'),
+        dict(
+            REWEIGHT,
+            RING=32,
+            **triton_reweighting._neighbourhood(
+                (1, 3, 5), 3, triton_reweighting.BACKWARD_ROWS)), 4),
+    'pool_queries':
+    Kernel(triton_pooling._pool, ('x', 'weight', 'bias', 'sums', 'means'),
+           ('rows', 'channels', 'positions', 'blocks_each', 'x_b', 'x_c'),
+           dict(POOLING, x_n=1), POOLING_WARPS),
+    'pool_queries backward':
+    Kernel(triton_pooling._pool_backward,
+           ('x', 'weight', 'bias', 'grad_pooled', 'grad_mean', 'grad_x',
+            'sums', 'bias_sums'),
+           ('rows', 'channels', 'positions', 'blocks_each', 'x_b', 'x_c'),
+           dict(POOLING, x_n=1, ADD=False), POOLING_WARPS)
 }
-FLOAT32 = ('kernels', 'rings', 'grad_kernels')
+# of the dtype of the feature map; all others are float32
+FEATURE_MAPS = ('x', 'y', 'grad', 'grad_x')
 
 
 def compiled(name: str, dtype: str) -> Dict[str, Any]:
-    """Compile a kernel for maps of a dtype, 3 x 3 and dilations (1, 3, 5)."""
-    function, rows, arguments = KERNELS[name]
-    constants = dict(
-        arguments['constants'],
-        SETS=3,
-        LANES_=128,
-        **triton_kernels._neighbourhood((1, 3, 5), 3, rows))
+    """Compile a kernel for feature maps of a dtype."""
+    kernel = KERNELS[name]
     types = {
         **{
-            pointer: '*fp32' if pointer in FLOAT32 else f'*{dtype}'
-            for pointer in arguments['pointers']
+            pointer: f'*{dtype if pointer in FEATURE_MAPS else "fp32"}'
+            for pointer in kernel.pointers
         },
-        **dict.fromkeys(arguments['integers'], 'i32'),
-        **dict.fromkeys(constants, 'constexpr')
+        **dict.fromkeys(kernel.integers, 'i32'),
+        **dict.fromkeys(kernel.constants, 'constexpr')
     }
-    # memory of PyTorch's is aligned
-    aligned = {
-        (i, ): [['tt.divisibility', 16]]
-        for i, argument in enumerate(function.arg_names)
-        if argument in arguments['pointers']
-    }
+    names = kernel.function.arg_names
     source = ASTSource(
-        fn=function,
-        signature={
-            argument: types[argument]
-            for argument in function.arg_names
-        },
-        constexprs=constants,
-        attrs=aligned)
+        fn=kernel.function,
+        signature={argument: types[argument]
+                   for argument in names},
+        constexprs=kernel.constants,
+        # memory of PyTorch's is aligned, and C = 512 divisible
+        attrs={
+            (i, ): [['tt.divisibility', 16]]
+            for i, argument in enumerate(names)
+            if argument in (*kernel.pointers, 'channels', 'positions', 'x_b',
+                            'x_c', 'x_h')
+        })
     binary = triton.compile(
-        source, target=GPUTarget('cuda', 90, 32), options=dict(num_warps=4))
+        source,
+        target=GPUTarget('cuda', 90, 32),
+        options=dict(num_warps=kernel.warps))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, 'kernel.cubin')
         file.write_bytes(binary.asm['cubin'])
@@ -82,8 +111,7 @@ def compiled(name: str, dtype: str) -> Dict[str, Any]:
         kernel=f'{name}, {dtype}',
         registers=int(registers),
         stack=int(stack),
-        shared=int(shared),
-        rows=rows,
+        shared=binary.metadata.shared,
         instructions=len(
             re.findall(r'^\s*/\*[0-9a-f]{4,}\*/\s+[@A-Z]', code, re.M)))
 

@@ -10,7 +10,7 @@ import traceback
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import (Any, Callable, ContextManager, Dict, Iterator, List,
                     Optional, Sequence, Tuple)
 from unittest.mock import patch
@@ -110,13 +110,20 @@ class Everything:
         self.start = time.perf_counter()
         self.tables: Dict[str, List[Row]] = {}
         self.failures: Dict[str, str] = {}
-        self.implementations: Dict[str, ModuleType] = {'eager': eager}
+        self.implementations: Dict[str, Any] = {'eager': eager}
         if device.type == 'cuda':
             try:
-                from ...ops import triton_kernels
-                self.implementations['triton'] = triton_kernels
+                from ...ops import triton_pooling as pooling
+                from ...ops import triton_reweighting as reweighting
             except ImportError as error:
                 self.failures['triton'] = str(error)
+            else:
+                self.implementations['triton'] = SimpleNamespace(
+                    pool_queries=pooling.pool_queries,
+                    pool_queries_backward=pooling.pool_queries_backward,
+                    reweight=reweighting.reweight,
+                    reweight_backward=reweighting.reweight_backward,
+                    modules=(reweighting, pooling))
 
     def run(self) -> None:
         """Run every part; write after each."""
@@ -182,18 +189,18 @@ class Everything:
                     errors = _errors(
                         module,
                         self._inputs((2, 37, 61), dtype, layout, channels=24))
-                    right = max(errors) <= TOLERANCE[dtype]
+                    right = max(errors.values()) <= TOLERANCE[dtype]
                     if not right:
                         self.implementations.pop(name, None)
                     yield dict(
                         implementation=name,
                         dtype=str(dtype)[6:],
                         layout=layout,
-                        **dict(zip(('Y', 'dX', 'dD'), errors)),
+                        **errors,
                         right=right)
 
     def operators(self) -> Iterator[Row]:
-        """Time and bandwidth of the re-weighting, beside a copy."""
+        """Time and bandwidth of both operations, beside a copy."""
         for size in self.plan.maps:
             for dtype in TOLERANCE:
                 for layout in LAYOUTS:
@@ -203,6 +210,7 @@ class Everything:
     def _of_map(self, size: Tuple[int, int, int], inputs: Tuple[Tensor, ...],
                 layout: str) -> Iterator[Row]:
         grad, x, kernels = inputs
+        weight, bias, *grads = _pooling_inputs(x)
         functions: Dict[str, Callable[[], Any]] = {}
         for name, module in self.implementations.items():
             functions[f'{name} forward'] = partial(module.reweight, x, kernels,
@@ -210,6 +218,10 @@ class Everything:
             functions[f'{name} backward'] = partial(module.reweight_backward,
                                                     grad, x, kernels,
                                                     DILATIONS)
+            functions[f'{name} pooling forward'] = partial(
+                module.pool_queries, x, weight, bias)
+            functions[f'{name} pooling backward'] = partial(
+                module.pool_queries_backward, *grads, x, weight, bias)
         # each recompiles: the one that is compared with most
         if self.device.type == 'cuda' and x.dtype == torch.bfloat16 and (
                 layout == 'NCHW' and size == self.plan.maps[0]):
@@ -218,9 +230,11 @@ class Everything:
         copy = self._seconds(partial(torch.empty_like(x).copy_, x))
         for name, function in functions.items():
             elapsed = self._seconds(function)
-            # in copies of X, which are 2 S
-            floor = copy * (1 if name.endswith('forward') else 1.5)
-            moved = x.numel() * x.element_size() * 2 * floor / copy
+            # in S: what has to move, where a copy of X moves 2
+            passes = (1 if 'pooling' in name else
+                      2) + (not name.endswith('forward'))
+            floor = copy * passes / 2
+            moved = x.numel() * x.element_size() * passes
             yield dict(
                 map=' x '.join(map(str, size)),
                 dtype=str(x.dtype)[6:],
@@ -232,19 +246,21 @@ class Everything:
 
     def settings(self) -> Iterator[Row]:
         """Each setting of the Triton kernels on its own."""
-        module = self.implementations.get('triton')
-        if module is None:
+        triton = self.implementations.get('triton')
+        if triton is None:
             return
+        module = triton.modules[0]
         for name, values in SETTINGS.items():
             layout = ('channels_last' if 'CHANNELS_LAST' in name else 'NCHW')
             inputs = self._inputs(self.plan.maps[0], torch.bfloat16, layout)
             grad, x, kernels = inputs
+            default = getattr(module, name)
             for value in values:
                 with patch.object(module, name, value):
                     yield dict(
                         setting=name,
                         value=str(value),
-                        default=value == getattr(module, name),
+                        default=value == default,
                         forward_us=self._seconds(
                             partial(module.reweight, x, kernels, DILATIONS)) *
                         1e6,
@@ -343,16 +359,36 @@ def _use(implementation: str) -> ContextManager:
     return patch.dict('os.environ', CAC_MMSEG_TRITON=wanted)
 
 
-def _errors(module: ModuleType, inputs: Tuple[Tensor, ...]) -> List[float]:
-    """Return the errors of Y, dX and dD, relative to their largest value."""
+def _errors(module: Any, inputs: Tuple[Tensor, ...]) -> Dict[str, float]:
+    """Return the errors of all results, relative to their largest value."""
     grad, x, kernels = inputs
+    weight, bias, *grads = _pooling_inputs(x)
     actual = (module.reweight(x, kernels, DILATIONS),
-              *module.reweight_backward(grad, x, kernels, DILATIONS))
-    exact = [t.detach().double().requires_grad_() for t in (x, kernels)]
-    y = decomposed.reweight(*exact, DILATIONS)
-    expected = (y, *torch.autograd.grad(y, exact, grad.double()))
-    return [((ours.double() - theirs).abs().max() / theirs.abs().max()).item()
-            for ours, theirs in zip(actual, expected)]
+              *module.reweight_backward(grad, x, kernels, DILATIONS),
+              *module.pool_queries(x, weight, bias),
+              *module.pool_queries_backward(*grads, x, weight, bias))
+    x, kernels, weight, bias = (
+        t.detach().double().requires_grad_()
+        for t in (x, kernels, weight, bias))
+    y = decomposed.reweight(x, kernels, DILATIONS)
+    pooled = decomposed.pool_queries(x, weight, bias)
+    expected = (y, *torch.autograd.grad(y, (x, kernels), grad.double()),
+                *pooled, *torch.autograd.grad(pooled, (x, weight, bias),
+                                              [g.double() for g in grads]))
+    names = ('Y', 'dX', 'dD', 'pooled', 'mean', 'pooling dX', 'dW', 'db')
+    return {
+        name:
+        ((ours.double() - theirs).abs().max() / theirs.abs().max()).item()
+        for name, ours, theirs in zip(names, actual, expected)
+    }
+
+
+def _pooling_inputs(x: Tensor) -> List[Tensor]:
+    """Return weight, bias, and the gradients of both results."""
+    b, c = x.shape[:2]
+    r = len(DILATIONS) * 9
+    shapes = ((r, c), (r, ), (b, r, c), (b, r))
+    return [torch.randn(shape, device=x.device) for shape in shapes]
 
 
 def _cell(value: Any) -> str:

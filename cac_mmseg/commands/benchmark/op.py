@@ -74,8 +74,8 @@ def _implementations(setting: Setting,
     found: Dict[str, ModuleType] = {'eager': eager}
     if setting.device.type == 'cuda':
         try:
-            from ...ops import triton_kernels
-            found['triton'] = triton_kernels
+            from ...ops import triton_reweighting
+            found['triton'] = triton_reweighting
         except ImportError as error:
             report.skip('triton', error)
     return found

@@ -1,0 +1,248 @@
+"""What the queries see, on a GPU: a Triton kernel forward, one backward.
+
+Queries Q = W X + b are needed for their products with X, and so for each
+position once. A program takes a block of positions with all channels: X comes
+from memory for Q, and from the cache for Q X^T, where two matrix products on
+the full map read it twice. With S the
+bytes of X, forward moves 1 S and backward 2 S: X, and dX. The sums of a
+program, 4 R C bytes, stay in the cache; those of all are added in a fixed
+order: the same input gives the same bits.
+
+Rows of W, the queries, are taken 32 at a time: 27 are those of one head with
+s = 3 and three kernel sets. More of them read X again, from the cache if it
+fits. Products are of 3 x TF32, which is float32 but for its last bits.
+"""
+from typing import Iterator, Tuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .eager import laid_out_as
+
+ROWS = 32  # queries at a time
+CHANNELS = 32  # of a part of a block
+POSITIONS = 64  # of a block
+WARPS = 8
+
+
+@triton.jit
+def _load_part(x, position, positions, channels, x_c, x_n, k,
+               CHANNELS_: tl.constexpr):
+    """Part k of the channels of a block of positions, and its mask."""
+    channel = k * CHANNELS_ + tl.arange(0, CHANNELS_)[:, None]
+    place = channel.to(tl.int64) * x_c + position[None, :] * x_n
+    inside = (channel < channels) & (position < positions)[None, :]
+    return tl.load(x + place, mask=inside, other=0.).to(tl.float32)
+
+
+@triton.jit
+def _load_matrix(matrix, row, rows, channels, k, CHANNELS_: tl.constexpr):
+    """Part k of the columns of a matrix (R, C)."""
+    channel = k * CHANNELS_ + tl.arange(0, CHANNELS_)
+    return tl.load(
+        matrix + row[:, None] * channels + channel[None, :],
+        mask=(row < rows)[:, None] & (channel < channels)[None, :],
+        other=0.).to(tl.float32)
+
+
+@triton.jit
+def _add_product(sums, place, queries, part, row, rows, channels, k,
+                 CHANNELS_: tl.constexpr):
+    """Add Q X^T of part k to what is kept for each row."""
+    channel = k * CHANNELS_ + tl.arange(0, CHANNELS_)
+    target = sums + place[:, None] * channels + channel[None, :]
+    inside = (row < rows)[:, None] & (channel < channels)[None, :]
+    product = tl.load(target, mask=inside, other=0.)
+    product = tl.dot(
+        queries, tl.trans(part), product, input_precision='tf32x3')
+    tl.store(target, product, mask=inside)
+
+
+@triton.jit
+def _pool(x, weight, bias, sums, means, rows, channels, positions, blocks_each,
+          x_b, x_c, x_n, PARTS: tl.constexpr, ROWS_: tl.constexpr,
+          CHANNELS_: tl.constexpr, POSITIONS_: tl.constexpr):
+    """Sums over the blocks of a program: of Q X^T, and of Q."""
+    image = tl.program_id(1).to(tl.int64)
+    row = tl.arange(0, ROWS_)
+    lane = tl.arange(0, POSITIONS_)
+    offset = tl.load(bias + row, mask=row < rows, other=0.).to(tl.float32)
+    mean = tl.zeros((ROWS_, ), tl.float32)
+    place = (tl.program_id(0) * tl.num_programs(1) + image) * rows + row
+    first = tl.program_id(0) * blocks_each * POSITIONS_
+    last = min(first + blocks_each * POSITIONS_, positions)
+    for start in range(first, last, POSITIONS_):
+        position = start + lane
+        queries = tl.zeros((ROWS_, POSITIONS_), tl.float32)
+        for k in range(PARTS):
+            part = _load_part(x + image * x_b, position, positions, channels,
+                              x_c, x_n, k, CHANNELS_)
+            w = _load_matrix(weight, row, rows, channels, k, CHANNELS_)
+            queries = tl.dot(w, part, queries, input_precision='tf32x3')
+        queries = tl.where((position < positions)[None, :],
+                           queries + offset[:, None], 0.)
+        mean += tl.sum(queries, 1)
+        for k in range(PARTS):  # of the cache now
+            part = _load_part(x + image * x_b, position, positions, channels,
+                              x_c, x_n, k, CHANNELS_)
+            _add_product(sums, place, queries, part, row, rows, channels, k,
+                         CHANNELS_)
+    tl.store(means + place, mean, mask=row < rows)
+
+
+@triton.jit
+def _pool_backward(x, weight, bias, grad_pooled, grad_mean, grad_x, sums,
+                   bias_sums, rows, channels, positions, blocks_each, x_b, x_c,
+                   x_n, ADD: tl.constexpr, PARTS: tl.constexpr,
+                   ROWS_: tl.constexpr, CHANNELS_: tl.constexpr,
+                   POSITIONS_: tl.constexpr):
+    """dX of the blocks of a program, and their sums of dQ X^T and of dQ.
+
+    grad_pooled and grad_mean are divided by the number of positions.
+    """
+    image = tl.program_id(1).to(tl.int64)
+    row = tl.arange(0, ROWS_)
+    lane = tl.arange(0, POSITIONS_)
+    offset = tl.load(bias + row, mask=row < rows, other=0.).to(tl.float32)
+    of_mean = tl.load(
+        grad_mean + image * rows + row, mask=row < rows, other=0.)
+    grad_pooled += image * rows * channels
+    bias_sum = tl.zeros((ROWS_, ), tl.float32)
+    place = (tl.program_id(0) * tl.num_programs(1) + image) * rows + row
+    first = tl.program_id(0) * blocks_each * POSITIONS_
+    last = min(first + blocks_each * POSITIONS_, positions)
+    for start in range(first, last, POSITIONS_):
+        position = start + lane
+        there = (position < positions)[None, :]
+        queries = tl.zeros((ROWS_, POSITIONS_), tl.float32)
+        grad_queries = tl.zeros((ROWS_, POSITIONS_), tl.float32)
+        for k in range(PARTS):
+            part = _load_part(x + image * x_b, position, positions, channels,
+                              x_c, x_n, k, CHANNELS_)
+            w = _load_matrix(weight, row, rows, channels, k, CHANNELS_)
+            queries = tl.dot(w, part, queries, input_precision='tf32x3')
+            g = _load_matrix(grad_pooled, row, rows, channels, k, CHANNELS_)
+            grad_queries = tl.dot(
+                g, part, grad_queries, input_precision='tf32x3')
+        queries += offset[:, None]
+        grad_queries = tl.where(there, grad_queries + of_mean[:, None], 0.)
+        bias_sum += tl.sum(grad_queries, 1)
+        for k in range(PARTS):
+            part = _load_part(x + image * x_b, position, positions, channels,
+                              x_c, x_n, k, CHANNELS_)
+            _add_product(sums, place, grad_queries, part, row, rows, channels,
+                         k, CHANNELS_)
+            w = _load_matrix(weight, row, rows, channels, k, CHANNELS_)
+            g = _load_matrix(grad_pooled, row, rows, channels, k, CHANNELS_)
+            result = tl.dot(tl.trans(g), queries, input_precision='tf32x3')
+            result = tl.dot(
+                tl.trans(w), grad_queries, result, input_precision='tf32x3')
+            channel = k * CHANNELS_ + tl.arange(0, CHANNELS_)[:, None]
+            target = (
+                grad_x + image * x_b + channel.to(tl.int64) * x_c +
+                position[None, :] * x_n)
+            inside = (channel < channels) & there
+            if ADD:
+                result += tl.load(target, mask=inside, other=0.)
+            tl.store(target, result.to(grad_x.dtype.element_ty), mask=inside)
+    tl.store(bias_sums + place, bias_sum, mask=row < rows)
+
+
+def pool_queries(x: Tensor, query_weight: Tensor,
+                 query_bias: Tensor) -> Tuple[Tensor, Tensor]:
+    """See :func:`cac_mmseg.ops.pool_queries`."""
+    x = _dense(x)
+    b, c, h, w = x.shape
+    pooled, means = [], []
+    programs, blocks_each = _division(x)
+    for weight, bias in _by_rows(query_weight, query_bias):
+        r = weight.shape[0]
+        sums = x.new_zeros((programs, b, r, c), dtype=torch.float32)
+        mean = x.new_empty((programs, b, r), dtype=torch.float32)
+        with torch.cuda.device_of(x):
+            _pool[(programs, b)](x, weight, bias, sums, mean, r, c, h * w,
+                                 blocks_each, *_strides(x), **_tiles(c))
+        pooled.append(sums.sum(0))
+        means.append(mean.sum(0))
+    return torch.cat(pooled, 1) / (h * w), torch.cat(means, 1) / (h * w)
+
+
+def pool_queries_backward(grad_pooled: Tensor, grad_mean: Tensor, x: Tensor,
+                          query_weight: Tensor,
+                          query_bias: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    """See :func:`cac_mmseg.ops.eager.pool_queries_backward`."""
+    given, x = x, _dense(x)
+    b, c, h, w = x.shape
+    several = query_weight.shape[0] > ROWS
+    grad_x = torch.empty_like(x, dtype=torch.float32 if several else x.dtype)
+    of_weight, of_bias = [], []
+    programs, blocks_each = _division(x)
+    start = 0
+    for weight, bias in _by_rows(query_weight, query_bias):
+        r = weight.shape[0]
+        of_pooled, of_mean = (
+            grad[:, start:start + r].float().contiguous() / (h * w)
+            for grad in (grad_pooled, grad_mean))
+        sums = x.new_zeros((programs, b, r, c), dtype=torch.float32)
+        bias_sums = x.new_empty((programs, b, r), dtype=torch.float32)
+        with torch.cuda.device_of(x):
+            _pool_backward[(programs,
+                            b)](x,
+                                weight,
+                                bias,
+                                of_pooled,
+                                of_mean,
+                                grad_x,
+                                sums,
+                                bias_sums,
+                                r,
+                                c,
+                                h * w,
+                                blocks_each,
+                                *_strides(x),
+                                ADD=start > 0,
+                                **_tiles(c))
+        of_weight.append(sums.sum((0, 1)))
+        of_bias.append(bias_sums.sum((0, 1)))
+        start += r
+    return (laid_out_as(given,
+                        grad_x), torch.cat(of_weight).to(query_weight.dtype),
+            torch.cat(of_bias).to(query_bias.dtype))
+
+
+def _dense(x: Tensor) -> Tensor:
+    """Return x with its positions evenly spaced."""
+    if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last):
+        return x
+    return x.contiguous()
+
+
+def _strides(x: Tensor) -> Tuple[int, int, int]:
+    """Return those of images, channels and positions."""
+    return x.stride(0), x.stride(1), 1 if x.is_contiguous() else x.stride(3)
+
+
+def _by_rows(weight: Tensor, bias: Tensor) -> Iterator[Tuple[Tensor, Tensor]]:
+    return zip(weight.contiguous().split(ROWS), bias.split(ROWS))
+
+
+def _division(x: Tensor) -> Tuple[int, int]:
+    """Return programs for each image, and blocks of positions for each."""
+    processors = 2
+    if x.is_cuda:
+        processors = torch.cuda.get_device_properties(
+            x.device).multi_processor_count
+    blocks = triton.cdiv(x.shape[2] * x.shape[3], POSITIONS)
+    each = triton.cdiv(blocks, max(processors // x.shape[0], 1))
+    return triton.cdiv(blocks, each), each
+
+
+def _tiles(channels: int) -> dict:
+    return dict(
+        PARTS=triton.cdiv(channels, CHANNELS),
+        ROWS_=ROWS,
+        CHANNELS_=CHANNELS,
+        POSITIONS_=POSITIONS,
+        num_warps=WARPS)
