@@ -33,13 +33,14 @@ ELSEWHERE = [
     (r'mim \w+ cacnet-mmseg', 'test_wheel'),
     (r'mim train .*--launcher', 'several GPUs; ranks: test_distributed'),
     (r'torchrun ', 'several machines; ranks: test_distributed'),
-    (r'(CAC_MMSEG_TRITON=1 )?python -m cac_mmseg benchmark .*--device cuda',
+    (r'python -m cac_mmseg benchmark .*--device cuda',
      'a GPU; on the CPU: test_benchmark'),
     (r'for seed in', 'hours; each line of it: below'),
     (r'mim (train|test) mmsegmentation configs/cac_r18_camvid.py '
      r'.*--(resume|show-dir|tta)', 'of another config: test_mim'),
     (r'python -m cac_mmseg study ', 'an hour or more; in short: test_study'),
     (r'python docs/explain_check.py ', 'an hour; short: test_explain_check'),
+    (r'python -m cac_mmseg benchmark --configs ', 'test_benchmark'),
     (r'mim train mmsegmentation configs/cac_r50_camvid.py '
      r'--cfg-options model.pretrained=', 'test_data_configs, test_preflight'),
 ]

@@ -28,7 +28,7 @@ shapes = st.tuples(
 @given(shapes, st.sampled_from([1, 3, 5]), dilation_sets,
        st.booleans(), layouts,
        st.sampled_from([torch.float32, torch.float16, torch.bfloat16]))
-def test_triton_reweighting_agree_with_eager(shape, s, dilations, shared,
+def test_reweighting_agrees_with_eager(shape, s, dilations, shared,
                                              layout, dtype):
     from cac_mmseg.ops import triton_reweighting
 
