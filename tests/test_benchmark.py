@@ -1,14 +1,17 @@
 """The benchmark command: its tables, files and errors. Never its times."""
 import csv
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import ROOT
 from mmseg.registry import MODELS
 
 from cac_mmseg.__main__ import main
-from cac_mmseg.commands.benchmark import everything, heads
+from cac_mmseg.commands.benchmark import heads, operators
+from cac_mmseg.commands.benchmark.plan import TINY
 from cac_mmseg.commands.benchmark.timing import Setting, interleave, ratio
 from cac_mmseg.ops import eager
 from cac_mmseg.utils.config import find_config, load_config
@@ -79,7 +82,7 @@ def test_everything_goes_on_after_a_part_that_fails(capsys, tmp_path,
     def fail(*_):
         raise RuntimeError('no memory left')
 
-    monkeypatch.setattr(everything.Everything, '_of_map', fail)
+    monkeypatch.setattr(operators.Operators, '_of_map', fail)
     main(['benchmark', '--all', '--out', str(tmp_path / 'new')])
     page = (tmp_path / 'new/benchmark.md').read_text()
     assert 'operators failed' in page and 'no memory left' in page
@@ -93,9 +96,9 @@ def test_everything_goes_on_after_a_part_that_fails(capsys, tmp_path,
     assert (tmp_path / 'new/r50-eager.png').stat().st_size
 
 
-def test_an_implementation_that_is_wrong_is_not_timed(tmp_path):
+def test_an_implementation_that_is_wrong_is_not_timed():
 
-    found = everything.Everything(torch.device('cpu'), tmp_path)
+    found = operators.Operators(torch.device('cpu'), TINY)
     found.implementations['wrong'] = SimpleNamespace(
         **{
             **vars(eager), 'reweight': lambda x, *_: x
@@ -105,11 +108,35 @@ def test_an_implementation_that_is_wrong_is_not_timed(tmp_path):
             for row in rows if row['implementation'] == 'eager'} == {True}
     assert {row['right']
             for row in rows if row['implementation'] == 'wrong'} == {False}
-    measured = {row['what'] for row in found.operators()}
+    measured = {row['what'] for row in found.times()}
     assert measured == {
         'eager forward', 'eager backward', 'eager pooling forward',
         'eager pooling backward'
     }
+
+
+def test_each_setting_is_tried_and_restored():
+    module = SimpleNamespace(
+        **{
+            name: values[1]
+            for name, values in operators.SETTINGS.items()
+        }, **vars(eager))
+    before = dict(vars(module))
+    found = operators.Operators(torch.device('cpu'), TINY)
+    found.implementations['triton'] = SimpleNamespace(modules=[module])
+    rows = [*found.settings()]
+    assert len(rows) == sum(map(len, operators.SETTINGS.values()))
+    assert [row['setting'] for row in rows
+            if row['default']] == [*operators.SETTINGS]
+    assert all(row['backward_us'] > 0 < row['forward_us'] for row in rows)
+    assert vars(module) == before
+
+
+def test_settings_are_those_of_the_kernels():
+    source = (ROOT / 'cac_mmseg/ops/triton_reweighting.py').read_text()
+    for name, values in operators.SETTINGS.items():
+        default = re.search(rf'^{name} = (.*?)(  #|$)', source, re.M)[1]
+        assert eval(default) in values
 
 
 def test_op_compares_with_the_floor(capsys):

@@ -28,8 +28,8 @@ shapes = st.tuples(
 @given(shapes, st.sampled_from([1, 3, 5]), dilation_sets,
        st.booleans(), layouts,
        st.sampled_from([torch.float32, torch.float16, torch.bfloat16]))
-def test_reweighting_agrees_with_eager(shape, s, dilations, shared,
-                                             layout, dtype):
+def test_reweighting_agrees_with_eager(shape, s, dilations, shared, layout,
+                                       dtype):
     from cac_mmseg.ops import triton_reweighting
 
     if dtype == torch.bfloat16 and DEVICE == 'cpu':

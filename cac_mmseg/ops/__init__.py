@@ -11,8 +11,8 @@ Which implementation runs:
   which need derivatives of each call; and for second and higher derivatives,
   of the backward operators;
 - :mod:`.triton_reweighting`, :mod:`.triton_pooling` on a GPU below float64,
-  if the environment sets ``CAC_MMSEG_TRITON=1``. Not by default, as their speed
-  on a GPU has not been measured yet;
+  if the environment sets ``CAC_MMSEG_TRITON=1``. Not by default, as their
+  speed on a GPU has not been measured yet;
 - :mod:`.eager` otherwise.
 """
 import os

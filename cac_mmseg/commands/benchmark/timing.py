@@ -2,12 +2,13 @@
 import sys
 from dataclasses import dataclass
 from statistics import median
-from typing import Callable, ContextManager, Dict, List, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, Tuple
 
 import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
+from torch.utils.benchmark import Timer
 
 from ...utils.analysis import seconds
 
@@ -67,3 +68,10 @@ def interleave(functions: Dict[str, Callable[[], object]],
 def ratio(times: List[float], reference: List[float]) -> float:
     """Median of the ratios within a round: a drifting clock cancels out."""
     return median(a / b for a, b in zip(times, reference))
+
+
+def seconds_of(function: Callable[[], Any], least: float) -> float:
+    """Return the median time of a call, repeated for ``least`` seconds."""
+    function()  # compiles
+    timer = Timer('function()', globals=dict(function=function))
+    return timer.blocked_autorange(min_run_time=least).median
