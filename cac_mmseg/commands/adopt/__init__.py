@@ -108,6 +108,8 @@ def run(arguments: argparse.Namespace) -> None:
     path, owner = find_config(arguments.config)
     out = Path(arguments.out or f'cac_{Path(path).stem}.py')
     if not arguments.dry_run:
+        if out.suffix != '.py':
+            raise ValueError(f'--out must end on .py, got {out}')
         check_writable(out)
         if out.exists():
             raise ValueError(f'{out} exists: give another --out, or remove it')
