@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from mmengine.config import ConfigDict
 
-from cac_mmseg.commands.adopt import adopt, adopted_config
+from cac_mmseg.commands.adopt import adopted_config, derive
 from cac_mmseg.commands.adopt.trial import check
 from cac_mmseg.utils.config import MMSEG_CONFIGS, load_config
 from cac_mmseg.utils.env import versions
@@ -67,7 +67,7 @@ def survey(paths: List[Path], quick: bool = False) -> Iterator[Outcome]:
             heads = heads if isinstance(heads, list) else [heads]
             heads = '+'.join(cfg['type'] for cfg in heads)
             try:
-                adoption = adopt(config)
+                adoption = derive(config)
                 adopted = adopted_config(adoption, config)
                 model = adopted.model
                 parts = [model.backbone, model.get('neck') or {}]

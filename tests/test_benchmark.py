@@ -50,7 +50,7 @@ def test_heads_are_measured_against_the_bare_convolution(capsys, tmp_path):
 @pytest.mark.slow
 def test_every_head_and_a_backbone_run(capsys):
     for name in heads.HEADS:
-        case = heads.Case(name, setting(), None)
+        case = heads.Case.of_name(name, setting(), None)
         heads.train(case, setting())
         heads.predict(case, setting())
         assert case.inputs[1].grad.abs().sum() > 0
@@ -98,7 +98,7 @@ def test_everything_goes_on_after_a_part_that_fails(capsys, tmp_path,
 
 def test_an_implementation_that_is_wrong_is_not_timed():
 
-    found = operators.Operators(torch.device('cpu'), TINY)
+    found = operators.Operators(torch.device('cpu'), TINY, {})
     found.implementations['wrong'] = SimpleNamespace(
         **{
             **vars(eager), 'reweight': lambda x, *_: x
@@ -115,6 +115,23 @@ def test_an_implementation_that_is_wrong_is_not_timed():
     }
 
 
+def test_an_implementation_that_fails_is_named_and_not_timed():
+
+    def fail(*_):
+        raise RuntimeError('out of shared memory')
+
+    failures = {}
+    found = operators.Operators(torch.device('cpu'), TINY, failures)
+    found.implementations['broken'] = SimpleNamespace(
+        **{
+            **vars(eager), 'reweight': fail
+        })
+    rows = [*found.correctness()]
+    assert failures == {'broken': 'out of shared memory'}
+    assert [*found.implementations] == ['eager']
+    assert len({tuple(row) for row in rows}) == 1  # a csv has one heading
+
+
 def test_each_setting_is_tried_and_restored():
     module = SimpleNamespace(
         **{
@@ -122,7 +139,7 @@ def test_each_setting_is_tried_and_restored():
             for name, values in operators.SETTINGS.items()
         }, **vars(eager))
     before = dict(vars(module))
-    found = operators.Operators(torch.device('cpu'), TINY)
+    found = operators.Operators(torch.device('cpu'), TINY, {})
     found.implementations['triton'] = SimpleNamespace(modules=[module])
     rows = [*found.settings()]
     assert len(rows) == sum(map(len, operators.SETTINGS.values()))

@@ -15,7 +15,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
 
-from cac_mmseg.commands.adopt import adopt
+from cac_mmseg.commands.adopt import derive
 from cac_mmseg.utils.config import load_config
 
 CONFIGS = ROOT / 'configs'
@@ -181,7 +181,7 @@ def test_heads_are_those_that_adopt_writes(name):
     theirs = TAKEN.match((CONFIGS / f'{name}.py').read_text())[1]
     path, = MMSEG.rglob(f'{theirs}.py')
     ours = load(name).model.decode_head
-    head = adopt(load_config(path)).head
+    head = derive(load_config(path)).head
     # LightHamHead has GN, as its matrices are of one image
     head.pop('norm_cfg')
     for key, value in head.items():

@@ -9,40 +9,16 @@ import argparse
 import os
 import tempfile
 from pathlib import Path
-from typing import Optional
 
 from mmengine.config import Config
 
 from ...utils.checks import check_int
 from ...utils.config import find_config, load_config
-from ...utils.feature_maps import Refused
 from ...utils.files import check_writable, new_file
 from ...utils.tables import markdown_table
 from .derive import Adoption, derive
 from .text import config_text
 from .trial import check, cost, crop_size
-
-
-def adopt(config: Config,
-          channels: Optional[int] = None,
-          num_heads: Optional[int] = None) -> Adoption:
-    """Derive a CaCHead for a config that was read from a file.
-
-    Args:
-        config: Of a model with a backbone and a decode head.
-        channels: C of the CaCHead, or None for that of the head it replaces.
-        num_heads: Its CaC modules, or None for its default.
-
-    Raises:
-        Refused: If the model cannot have a CaCHead, with the reason.
-        ValueError: If its backbone does not run.
-    """
-    if not isinstance(config.model.get('type'), str):
-        raise Refused(
-            f"{config.filename} is in mmengine's new style (read_base), which "
-            "no config with _base_ inherits from: set model['decode_head'] in "
-            'it')
-    return derive(config, channels, num_heads)
 
 
 def adopted_config(adoption: Adoption, config: Config) -> Config:
@@ -114,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
         if out.exists():
             raise ValueError(f'{out} exists: give another --out, or remove it')
     config = load_config(path)
-    adoption = adopt(config, arguments.channels, arguments.heads)
+    adoption = derive(config, arguments.channels, arguments.heads)
     unused = check(adopted_config(adoption, config), config)
     find_unused = bool(unused) and not config.get('find_unused_parameters')
     if find_unused:
@@ -127,7 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
         out.resolve().parent)
     text = config_text(
         adoption, config, base,
-        f'{owner}\'s {Path(path).stem}, where it is installed here'
+        f"{owner}'s {Path(path).stem}, where it is installed here"
         if owner else '', find_unused)
     print(''.join(f'- {note}\n' for note in adoption.notes))
     print(f'{costs(adoption, config)}\n')

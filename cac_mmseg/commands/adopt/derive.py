@@ -17,7 +17,7 @@ class Adoption(NamedTuple):
     """What a new config says.
 
     Args:
-        replaced: Types of the decode heads that go.
+        replaced: Configs of the decode heads that go.
         head: Config of the CaCHead.
         auxiliary: Config of a head that becomes auxiliary, or None.
         notes: What was decided, and why: a line each.
@@ -30,9 +30,10 @@ class Adoption(NamedTuple):
     maps: Maps
 
 
-def derive(config: Config, channels: Optional[int],
-           num_heads: Optional[int]) -> Adoption:
-    """Derive a CaCHead from a config.
+def derive(config: Config,
+           channels: Optional[int] = None,
+           num_heads: Optional[int] = None) -> Adoption:
+    """Derive a CaCHead for a config that was read from a file.
 
     Args:
         config: Of a model with a backbone and a decode head.
@@ -43,10 +44,15 @@ def derive(config: Config, channels: Optional[int],
         Refused: If the model cannot have a CaCHead, with the reason.
         ValueError: If its backbone does not run.
     """
+    if not isinstance(config.model.get('type'), str):
+        raise Refused(
+            f"{config.filename} is in mmengine's new style (read_base), which "
+            "no config with _base_ inherits from: set model['decode_head'] in "
+            'it')
     heads = decode_heads(config.model)
     old = heads[-1]
-    if heads[-1]['type'] == 'CaCHead' and heads[-1].get(
-            'reweighting', 'CaCModule') == 'CaCModule':
+    if old['type'] == 'CaCHead' and old.get('reweighting',
+                                            'CaCModule') == 'CaCModule':
         raise Refused('its decode head is a CaCHead already')
     notes = []
     if old['type'] == 'IterativeDecodeHead':

@@ -41,9 +41,7 @@ class Everything:
         self.start = time.perf_counter()
         self.tables: Dict[str, List[Row]] = {}
         self.failures: Dict[str, str] = {}
-        self.operators = Operators(device, self.plan)
-        if self.operators.missing:
-            self.failures['triton'] = self.operators.missing
+        self.operators = Operators(device, self.plan, self.failures)
 
     def run(self) -> None:
         """Run every part; write after each."""
@@ -125,11 +123,10 @@ class Everything:
             rounds=self.plan.rounds,
             channels_last=False,
             compile=False)
-        for implementation in self.operators.implementations:
+        for i, implementation in enumerate(self.operators.implementations):
             # only CaC has several
             chosen = [
-                name for name in names
-                if implementation == 'eager' or name.startswith('CaC')
+                name for name in names if i == 0 or name.startswith('CaC')
             ]
             report = Report(setting)
             with _use(implementation):
@@ -150,7 +147,7 @@ class Everything:
             setting = Setting(self.device, torch.bfloat16, batch, size, 1,
                               False, False)
             with _use(name), torch.no_grad():
-                case = heads.Case('CaCHead', setting, None).eval()
+                case = heads.Case.of_name('CaCHead', setting, None).eval()
                 forward = partial(heads.predict, case, setting)
                 eager_seconds = seconds_of(forward, self.plan.seconds)
                 graph = torch.cuda.CUDAGraph()

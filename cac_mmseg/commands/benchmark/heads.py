@@ -3,7 +3,7 @@ import math
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn as nn
@@ -68,54 +68,78 @@ Builders = Dict[str, Callable[[], nn.Module]]
 
 
 class Case(nn.Module):
-    """A head on the last two stages, or behind a backbone on an image.
+    """Decode heads on feature maps, or behind a backbone on an image.
 
     Args:
-        name: Of :data:`HEADS`.
+        heads: Configs, of one head or of a cascade.
+        inputs: Feature maps, or an image.
         setting: Where it runs.
-        backbone: Depth of the ResNetV1c-D8 before the head, or None.
+        backbone: Config of what comes before the heads, or None.
     """
 
-    def __init__(self, name: str, setting: Setting,
-                 backbone: Optional[int]) -> None:
+    def __init__(self,
+                 heads: Sequence[dict],
+                 inputs: List[Tensor],
+                 setting: Setting,
+                 backbone: Optional[dict] = None) -> None:
         super().__init__()
-        self.head = MODELS.build({
+        self.heads = Heads(heads)
+        self.backbone = backbone and MODELS.build(backbone)
+        self.inputs = inputs
+        self.to(setting.device, memory_format=setting.memory_format)
+
+    @classmethod
+    def of_name(cls, name: str, setting: Setting,
+                depth: Optional[int]) -> 'Case':
+        """A head of :data:`HEADS`; depth is that of a ResNetV1c-D8 or None."""
+        head = {
             'in_channels': STAGES[-1],
             'channels': 512,
             'num_classes': CLASSES,
             'norm_cfg': dict(type='BN'),
             **HEADS[name]
-        })
-        height, width = setting.size
-        self.backbone = backbone and MODELS.build(
-            dict(
-                type='ResNetV1c',
-                depth=backbone,
-                dilations=(1, 1, 2, 4),
-                strides=(1, 2, 1, 1),
-                contract_dilation=True,
-                norm_cfg=dict(type='BN')))
+        }
         # OCRHead refines the prediction of a small head, which it comes with
-        self.coarse = MODELS.build(COARSE) if name == 'OCRHead' else None
-        if backbone:
-            self.inputs = [setting.random(3, height * 8, width * 8)]
-        else:
-            self.inputs = [
+        cascade = [COARSE, head] if name == 'OCRHead' else [head]
+        height, width = setting.size
+        if depth is None:
+            inputs = [
                 setting.random(channels, height, width).requires_grad_()
                 for channels in STAGES
             ]
-        self.to(setting.device, memory_format=setting.memory_format)
+            return cls(cascade, inputs, setting)
+        backbone = dict(
+            type='ResNetV1c',
+            depth=depth,
+            dilations=(1, 1, 2, 4),
+            strides=(1, 2, 1, 1),
+            contract_dilation=True,
+            norm_cfg=dict(type='BN'))
+        image = setting.random(3, height * 8, width * 8)
+        return cls(cascade, [image], setting, backbone)
 
-    def forward(self, *stages: Tensor) -> Tuple[Tensor, ...]:
+    @classmethod
+    def of_config(cls, path: str, setting: Setting) -> 'Case':
+        """The head of a config; its image is eight times the setting's size.
+        """
+        model = load_config(path).model
+        inputs = [
+            setting.random(
+                channels,
+                *(math.ceil(8 * side / stride)
+                  for side in setting.size)).requires_grad_()
+            for channels, stride in feature_maps(model)
+        ]
+        return cls(decode_heads(model), inputs, setting)
+
+    def forward(self, *maps: Tensor) -> Tuple[Tensor, ...]:
         if self.backbone:
-            stages = self.backbone(*stages)
-        if self.coarse:
-            return self.head(stages, self.coarse(stages)),
-        out = self.head(stages)
-        return out if isinstance(out, tuple) else (out, )
+            maps = self.backbone(*maps)
+        out = self.heads(*maps)
+        return tuple(out) if isinstance(out, (list, tuple)) else (out, )
 
 
-def train(case: nn.Module, setting: Setting) -> None:
+def train(case: Case, setting: Setting) -> None:
     """A forward and a backward pass."""
     case.train().zero_grad()
     for x in case.inputs:
@@ -126,37 +150,11 @@ def train(case: nn.Module, setting: Setting) -> None:
 
 
 @torch.no_grad()
-def predict(case: nn.Module, setting: Setting) -> None:
+def predict(case: Case, setting: Setting) -> None:
     """A forward pass in evaluation."""
     case.eval()
     with setting.autocast():
         case(*case.inputs)
-
-
-class ConfigCase(nn.Module):
-    """The decode head of a config, on the feature maps of its backbone.
-
-    Args:
-        path: Of the config.
-        setting: Where it runs; the image is eight times its size.
-    """
-
-    def __init__(self, path: str, setting: Setting) -> None:
-        super().__init__()
-        model = load_config(path).model
-        self.heads = Heads(decode_heads(model))
-        self.inputs = [
-            setting.random(
-                channels,
-                *(math.ceil(8 * side / stride)
-                  for side in setting.size)).requires_grad_()
-            for channels, stride in feature_maps(model)
-        ]
-        self.to(setting.device, memory_format=setting.memory_format)
-
-    def forward(self, *maps: Tensor) -> Tuple[Tensor, ...]:
-        out = self.heads(*maps)
-        return tuple(out) if isinstance(out, (list, tuple)) else (out, )
 
 
 def of_names(names: List[str], backbone: Optional[int],
@@ -164,7 +162,7 @@ def of_names(names: List[str], backbone: Optional[int],
     """Return what builds the bare head, and those that are named."""
     init_default_scope('mmseg')
     return {
-        name: partial(Case, name, setting, backbone)
+        name: partial(Case.of_name, name, setting, backbone)
         for name in dict.fromkeys([BARE, *names])
     }
 
@@ -173,7 +171,7 @@ def of_configs(names: List[str], setting: Setting) -> Builders:
     """Return what builds the heads of configs, found by name or path."""
     paths = [find_config(name)[0] for name in names]
     return {
-        Path(path).stem: partial(ConfigCase, path, setting)
+        Path(path).stem: partial(Case.of_config, path, setting)
         for path in dict.fromkeys(paths)
     }
 
@@ -210,7 +208,7 @@ def measure(builders: Builders, setting: Setting, report: Report) -> None:
         report.add({**row, **_sizes(case, setting)})
 
 
-def _sizes(case: nn.Module, setting: Setting) -> Dict[str, float]:
+def _sizes(case: Case, setting: Setting) -> Dict[str, float]:
     sizes: Dict[str, float] = {}
     if setting.device.type == 'cuda':
         before = torch.cuda.memory_allocated(setting.device)
