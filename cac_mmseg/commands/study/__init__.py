@@ -26,8 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('--protocol',
         choices=PROTOCOLS,
         default=DEFAULT,
-        help='data, backbone and schedule; voc-animals and camvid are for a '
-        'CPU, -full for a GPU, -tune to choose a learning rate '
+        help='data, backbone and schedule; contextshapes takes minutes on a '
+        'CPU, and no file; voc-animals and camvid are for a CPU, -full for a '
+        'GPU, -tune to choose a learning rate '
         '(default: %(default)s)')
     add('--heads',
         nargs='+',

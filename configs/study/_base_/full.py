@@ -4,7 +4,7 @@ _base_ = [
     '../../_base_/schedules/schedule_10k.py',
     '../../_base_/default_runtime.py'
 ]
-stage_channels = (512, 1024, 2048)
+stage_channels, stage_indices = (512, 1024, 2048), (1, 2, 3)
 atrous_rates = (1, 12, 24, 36)
 model = dict(
     data_preprocessor=dict(size=(512, 512)),
