@@ -45,8 +45,9 @@ def survey(paths: List[Path], quick: bool = False) -> Iterator[Outcome]:
 
     Args:
         paths: Of the configs.
-        quick: Run one model of each pair of a backbone and a neck.
+        quick: Take one config of each combination of types.
     """
+    seen: Set[str] = set()
     run: Set[str] = set()
     known: Dict[str, Maps] = {}
 
@@ -63,16 +64,17 @@ def survey(paths: List[Path], quick: bool = False) -> Iterator[Outcome]:
             except ValueError as error:  # a package that mmseg does not need
                 yield Outcome(path.stem, 'refused', '', _missing(error))
                 continue
+            types = json.dumps(_types(config.model))
+            if quick and types in seen:
+                continue
+            seen.add(types)
             heads = config.model.get('decode_head', [])
             heads = heads if isinstance(heads, list) else [heads]
             heads = '+'.join(cfg['type'] for cfg in heads)
             try:
                 adoption = derive(config)
                 adopted = adopted_config(adoption, config)
-                model = adopted.model
-                parts = [model.backbone, model.get('neck') or {}]
-                key = _key([part.get('type')
-                            for part in parts] if quick else model)
+                key = _key(adopted.model)
                 if key not in run:
                     run.add(key)
                     check(adopted, config)
@@ -85,6 +87,18 @@ def survey(paths: List[Path], quick: bool = False) -> Iterator[Outcome]:
                 yield Outcome(
                     path.stem, 'adopted', heads, 'several' if isinstance(
                         adoption.head['in_index'], list) else 'one')
+
+
+def _types(value: Any) -> list:
+    """Return the types of a model and of its parts."""
+    if isinstance(value, dict):
+        parts = (
+            value.get(name) for name in ('backbone', 'neck', 'decode_head'))
+        return [
+            value.get('type'),
+            value.get('input_transform'), *map(_types, parts)
+        ]
+    return [*map(_types, value)] if isinstance(value, (list, tuple)) else []
 
 
 def _key(value: Any) -> str:
@@ -138,7 +152,8 @@ def main() -> None:
     parser.add_argument(
         '--quick',
         action='store_true',
-        help='run one model of each pair of a backbone and a neck')
+        help='take one config of each combination of segmentor, backbone, '
+        'neck and heads')
     quick = parser.parse_args().quick
     outcomes = []
     for outcome in survey(all_configs(), quick):
