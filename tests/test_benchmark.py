@@ -12,8 +12,9 @@ from mmseg.registry import MODELS
 from cac_mmseg.__main__ import main
 from cac_mmseg.commands.benchmark import heads, operators
 from cac_mmseg.commands.benchmark.plan import TINY
-from cac_mmseg.commands.benchmark.timing import Setting, interleave, ratio
+from cac_mmseg.commands.benchmark.timing import Setting, ratio
 from cac_mmseg.ops import eager
+from cac_mmseg.utils.analysis import interleave
 from cac_mmseg.utils.config import find_config, load_config
 
 
@@ -203,8 +204,8 @@ def setting(**changes):
 
 def test_functions_take_turns():
     calls = []
-    times = interleave({name: lambda n=name: calls.append(n)
-                        for name in 'ab'}, setting(rounds=3))
+    functions = {name: lambda n=name: calls.append(n) for name in 'ab'}
+    times = interleave(functions, 3, torch.device('cpu'))
     assert calls == ['a', 'b'] * 5  # the first two do not count
     assert len(times['a']) == len(times['b']) == 3
     # a machine that slows down does not change which is slower

@@ -20,7 +20,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from cac_mmseg.commands.study import processes, report, results
+from cac_mmseg.commands.study import processes, report, results, times
 from cac_mmseg.commands.study.plan import (FOLDER, HEADS, PROTOCOLS, Run, plan,
                                            settings)
 from cac_mmseg.commands.study.processes import execute
@@ -412,7 +412,11 @@ def test_a_study_is_reported_from_what_it_left(data, tmp_path, rng, capsys,
     for name, count in (('cac', 2), ('gcnet', 1)):
         for seed in range(count):
             folder = tmp_path / f'{name}-seed{seed}'
-            config = plan([name], 1, tmp_path / 'none', 'camvid')[0].config
+            config = plan([name],
+                          1,
+                          tmp_path / 'none',
+                          'camvid',
+                          options=SMALL)[0].config
             runs.append(Run(name, seed, config, folder, folder / 'r.json'))
             (folder / 'masks').mkdir(parents=True)
             images = sorted(
@@ -433,17 +437,18 @@ def test_a_study_is_reported_from_what_it_left(data, tmp_path, rng, capsys,
                         loss=[2., 1.5, 1., .8],
                         iterations=10,
                         seconds_per_iteration=0.1 + seed,
-                        seconds_per_image=0.02,
                         peak_mib=100,
                         saved_mib=3,
                         parameters=10**6,
                         multiply_adds=2 * 10**9,
                         device='a machine',
                         versions='versions')))
-    for some in (runs, runs[:1]):
-        report.publish(some, tmp_path)
+    monkeypatch.setattr(times, 'ROUNDS', 1)
+    for some, timed in ((runs, True), (runs[:1], False)):
+        report.publish(some, tmp_path, timed)
         printed = capsys.readouterr().out
         assert '| cac ' in printed and 'a machine' in printed
+        assert ('predict, ms' in printed) == timed
     heads = results.read(runs)
     assert heads[0].scores.mean() >= heads[1].scores.mean()
     first, second = (line for line in report.table(heads).splitlines()[2:])

@@ -1,13 +1,18 @@
 """What a module costs: multiply-adds, saved activations, seconds."""
+import sys
 import time
 from typing import Any, Callable, Dict, List
 
 import torch
 import torch.nn as nn
 from mmengine.analysis import FlopAnalyzer
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from ..ops import flops
+
+WARM_UP = 2  # rounds
 
 
 def saved_bytes(module: nn.Module, *inputs: Tensor) -> int:
@@ -61,6 +66,29 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
     function()
     _synchronize(device)
     return time.perf_counter() - start
+
+
+def interleave(functions: Dict[str, Callable[[], object]], rounds: int,
+               device: torch.device) -> Dict[str, List[float]]:
+    """Time all functions under the same conditions.
+
+    Args:
+        functions: By name. Each is called once a round, in turn, after two
+            rounds of warm-up.
+        rounds: How many are timed.
+        device: That the functions use.
+
+    Returns:
+        The seconds of each round, by name.
+    """
+    times: Dict[str, List[float]] = {name: [] for name in functions}
+    steps = [(i, name) for i in range(-WARM_UP, rounds) for name in functions]
+    console = Console(file=sys.stderr)
+    for i, name in track(steps, 'measuring', console=console):
+        elapsed = seconds(functions[name], device)
+        if i >= 0:
+            times[name].append(elapsed)
+    return times
 
 
 def _synchronize(device: torch.device) -> None:

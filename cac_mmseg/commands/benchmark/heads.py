@@ -11,12 +11,12 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from ...utils.analysis import multiply_adds, saved_bytes
+from ...utils.analysis import interleave, multiply_adds, saved_bytes
 from ...utils.config import find_config, load_config
 from ...utils.decode_heads import Heads, decode_heads
 from ...utils.feature_maps import feature_maps
 from .report import Report
-from .timing import Setting, interleave, ratio
+from .timing import Setting, ratio
 
 CLASSES = 19
 STAGES = (1024, 2048)  # channels of the last two stages of a ResNet-50
@@ -198,7 +198,7 @@ def measure(builders: Builders, setting: Setting, report: Report) -> None:
     for name, case in cases.items():
         functions[f'{name} train'] = partial(train, case, setting)
         functions[f'{name} predict'] = partial(predict, case, setting)
-    times = interleave(functions, setting)
+    times = interleave(functions, setting.rounds, setting.device)
     for name, case in cases.items():
         row = {'name': name}
         for what in ('train', 'predict'):

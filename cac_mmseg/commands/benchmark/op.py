@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ...cac_module import CaCModule
 from ...ops import decomposed, eager
+from ...utils.analysis import interleave
 from .report import Report
-from .timing import Setting, interleave
+from .timing import Setting
 
 CHANNELS = 512
 DILATIONS = [1, 3, 5]
@@ -47,10 +48,8 @@ def measure(setting: Setting, report: Report) -> None:
     functions[small] = _step(setting, h, w)
     functions[large] = _step(setting, h * 2, w * 2)
 
-    times = {
-        name: median(seconds)
-        for name, seconds in interleave(functions, setting).items()
-    }
+    rounds = interleave(functions, setting.rounds, setting.device)
+    times = {name: median(seconds) for name, seconds in rounds.items()}
     bandwidth = 2 * COPY_BYTES / times.pop('copy')
     report.facts['copy bandwidth'] = f'{bandwidth / 1e9:.1f} GB/s'
     growth = times[large] / times[small]

@@ -1,18 +1,11 @@
-"""Interleaved timing: all functions run under the same conditions."""
-import sys
+"""The conditions of a measurement, and what is made of its times."""
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Callable, ContextManager, Dict, List, Tuple
+from typing import Any, Callable, ContextManager, List, Tuple
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from torch.utils.benchmark import Timer
-
-from ...utils.analysis import seconds
-
-WARM_UP = 2
 
 
 @dataclass(frozen=True)
@@ -41,28 +34,6 @@ class Setting:
         """Autocast where the dtype is not float32."""
         return torch.autocast(self.device.type, self.dtype, self.dtype
                               != torch.float32)
-
-
-def interleave(functions: Dict[str, Callable[[], object]],
-               setting: Setting) -> Dict[str, List[float]]:
-    """Time every function once per round, after two warm-up rounds.
-
-    Args:
-        functions: By name.
-        setting: Says how many rounds, and on which device.
-
-    Returns:
-        The seconds of each round, by name.
-    """
-    times: Dict[str, List[float]] = {name: [] for name in functions}
-    steps = [(i, name) for i in range(-WARM_UP, setting.rounds)
-             for name in functions]
-    console = Console(file=sys.stderr)
-    for i, name in track(steps, 'measuring', console=console):
-        elapsed = seconds(functions[name], setting.device)
-        if i >= 0:
-            times[name].append(elapsed)
-    return times
 
 
 def ratio(times: List[float], reference: List[float]) -> float:

@@ -53,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         help='runs at a time, which share the cores or the GPUs (default: 1)')
+    add('--times',
+        action='store_true',
+        help='after the runs, time a step and a prediction of each head')
     add('--cfg-options',
         nargs='+',
         action=DictAction,
@@ -95,7 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
     failed = execute(missing, arguments.jobs) if missing else []
     finished = [run for run in runs if run not in failed]
     if finished:
-        report.publish(finished, out)
+        report.publish(finished, out, arguments.times)
     for run in failed:
         print(f'{run}: failed, see {run.folder / "log.txt"}')
     sys.exit(bool(failed))

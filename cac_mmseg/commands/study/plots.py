@@ -22,8 +22,8 @@ SPREAD = 'mIoU, mean and range of the seeds'
 # figures of a run, with label and factor
 COSTS = dict(
     multiply_adds=('multiply-adds of an image, G', 1e-9),
-    seconds_per_iteration=('seconds an iteration of training, median', 1),
-    seconds_per_image=('ms an image, inference', 1e3),
+    step_ms=('step of training, a batch, ms', 1),
+    predict_ms=('prediction of a crop, ms', 1),
     saved_mib=('activations that the head saves, two images, MiB', 1))
 
 
@@ -49,10 +49,12 @@ def colour(index: int, heads: Sequence[HeadResults]) -> tuple:
 
 
 def accuracy_over_cost(heads: Sequence[HeadResults], path: Path) -> None:
-    """Mean IoU over each of :data:`COSTS`."""
-    figure = Figure(figsize=(11, 8), layout='constrained')
-    axes = figure.subplots(2, 2, sharey=True)
-    for ax, (key, (label, scale)) in zip(axes.flat, COSTS.items()):
+    """Mean IoU over each of :data:`COSTS` that was measured."""
+    costs = {key: COSTS[key] for key in COSTS if key in heads[0].runs[0]}
+    rows = len(costs) // 2  # with times two
+    figure = Figure(figsize=(11, 4 * rows), layout='constrained')
+    axes = figure.subplots(rows, 2, sharey=True, squeeze=False)
+    for ax, (key, (label, scale)) in zip(axes.flat, costs.items()):
         for i, head in enumerate(heads):
             mean = head.scores.mean()
             ax.errorbar(

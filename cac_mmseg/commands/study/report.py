@@ -6,29 +6,35 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from ...utils.env import command
+from ...utils.env import command, device_name
 from ...utils.files import new_file
 from ...utils.tables import markdown_table
 from . import plots
 from .plan import Run
 from .results import DRAWS, Gap, HeadResults, gaps, read
+from .times import DEVICE, ROUNDS, measure
 
 # figures of a run that results.csv repeats
-FIGURES = ('iterations', 'seconds_per_iteration', 'seconds_per_image',
-           'peak_mib', 'saved_mib', 'parameters', 'multiply_adds', 'device',
-           'versions')
+FIGURES = ('iterations', 'seconds_per_iteration', 'peak_mib', 'saved_mib',
+           'parameters', 'multiply_adds', 'device', 'versions')
+# other columns of the table: key of a run, title, factor, digits
+COSTS = (('multiply_adds', 'multiply-adds, G', 1e-9, 2),
+         ('step_ms', 'step, ms', 1, 0), ('predict_ms', 'predict, ms', 1, 0),
+         ('saved_mib', 'saved, MiB', 1, 1), ('parameters', 'parameters, M',
+                                             1e-6, 2))
 BARE = 'fcn'  # the price of no context
 
 
-def publish(runs: Sequence[Run], out: Path) -> None:
+def publish(runs: Sequence[Run], out: Path, times: bool = False) -> None:
     """Print the table, and write everything to the folder of the study.
 
     Args:
         runs: Finished ones.
         out: Gets ``results.csv``, ``summary.md``, ``accuracy_cost.png``,
             ``learning_curves.png``, ``classes.png`` and ``predictions.png``.
+        times: Whether to time the heads, for the table and the first plot.
     """
-    heads = read(runs)
+    heads = read(runs, measure(runs) if times else {})
     summary = '\n'.join([table(heads), '', *_notes(heads)]) + '\n'
     print(summary)
     with new_file(out / 'results.csv') as file:
@@ -43,6 +49,7 @@ def table(heads: Sequence[HeadResults]) -> str:
     """Return a row per head in Markdown, the best first."""
     best = gaps(heads, heads[0].name)
     bare = gaps(heads, BARE) if BARE in {h.name for h in heads} else {}
+    costs = [cost for cost in COSTS if cost[0] in heads[0].runs[0]]
     rows = []
     for head in heads:
         scores = head.scores
@@ -52,17 +59,13 @@ def table(heads: Sequence[HeadResults]) -> str:
             len(scores), f'{scores.mean():.2f}', std,
             *_difference(bare.get(head.name), -1),
             *_difference(best.get(head.name), 1),
-            f'{head.median("multiply_adds") / 1e9:.2f}',
-            f'{head.median("seconds_per_iteration"):.2f}',
-            f'{head.median("seconds_per_image") * 1e3:.0f}',
-            f'{head.median("saved_mib"):.1f}',
-            f'{head.median("parameters") / 1e6:.2f}'
+            *(f'{head.median(key) * factor:.{digits}f}'
+              for key, _, factor, digits in costs)
         ])
     return markdown_table(
         ('head', 'seeds', 'mIoU', 'std', f'over {BARE} [95 %]',
          f'p, over {BARE}', 'behind the best [95 %]', 'p, behind',
-         'multiply-adds, G', 's/iteration', 'ms/image', 'saved, MiB',
-         'parameters, M'), rows)
+         *(title for _, title, _, _ in costs)), rows)
 
 
 def _difference(gap: Optional[Gap], sign: int) -> Tuple[str, str]:
@@ -79,6 +82,9 @@ def _notes(heads: Sequence[HeadResults]) -> Iterator[str]:
     yield (f'{runs[0]["iterations"]} iterations; {len(runs[0]["images"])} '
            'images. std is over the seeds; the interval covers the seeds, one '
            f'by one, and {DRAWS} draws of the images; p is of no difference.')
+    if 'step_ms' in runs[0]:
+        yield ('step is of a batch, predict of a crop: medians of '
+               f'{ROUNDS} rounds of all heads, {device_name(DEVICE)}.')
     yield ''
     yield f'command: {command()}'
     for key in ('device', 'versions'):

@@ -63,8 +63,13 @@ def mean_iou(intersect: np.ndarray, union: np.ndarray) -> np.ndarray:
     return np.nanmean(iou(intersect, union), -1)
 
 
-def read(runs: Sequence[Run]) -> List[HeadResults]:
+def read(runs: Sequence[Run],
+         times: Dict[str, Dict[str, float]] = {}) -> List[HeadResults]:
     """Read the results of finished runs, the best head first.
+
+    Args:
+        runs: Finished ones.
+        times: Other figures of a head, added to those of each of its runs.
 
     Raises:
         ValueError: If they were not validated on the same images.
@@ -72,7 +77,8 @@ def read(runs: Sequence[Run]) -> List[HeadResults]:
     results: Dict[str, List[dict]] = {}
     for run in runs:
         result = json.loads(run.result_file.read_text())
-        results.setdefault(run.head, []).append({**result, 'seed': run.seed})
+        result = {**result, 'seed': run.seed, **times.get(run.head, {})}
+        results.setdefault(run.head, []).append(result)
     images = {
         tuple(run['images'])
         for head in results.values()

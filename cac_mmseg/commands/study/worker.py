@@ -18,13 +18,11 @@ from mmseg.models.decode_heads.dm_head import DCM
 from mmseg.registry import METRICS
 from torch import Tensor
 
-from ...utils.analysis import multiply_adds, saved_bytes, seconds
+from ...utils.analysis import multiply_adds, saved_bytes
 from ...utils.config import load_config
 from ...utils.env import device_name, versions
 from ...utils.files import new_file
 from .plan import settings
-
-FORWARDS = 5  # of an image, to time one
 
 
 @METRICS.register_module()
@@ -121,23 +119,17 @@ class _Head(nn.Module):
 
 
 def _costs(runner: Runner) -> Dict[str, float]:
-    """Measure a forward of an image, and what the head's training keeps.
+    """Count the model's multiply-adds, and what the head's training keeps.
 
-    The image is the first of validation. The multiply-adds are of the model,
-    the saved activations of its head for a batch of two such images.
+    The former for the first image of validation, the latter for two of them.
     """
     data = runner.val_dataloader.dataset[0]
     model = runner.model.eval()
     inputs = model.data_preprocessor(dict(inputs=[data['inputs']]))['inputs']
     with torch.no_grad():
-        times = [
-            seconds(lambda: model(inputs, mode='tensor'), inputs.device)
-            for _ in range(FORWARDS)
-        ]
         stages = model.extract_feat(torch.cat([inputs, inputs]))
     stages = [stage.requires_grad_() for stage in stages]
     return dict(
-        seconds_per_image=median(times),
         saved_mib=saved_bytes(_Head(model), *stages) / 2**20,
         # last, as it moves the model
         multiply_adds=multiply_adds(model.cpu(), inputs.cpu()))

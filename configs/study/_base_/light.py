@@ -2,7 +2,7 @@
 # rates are those at which the bare convolution and PSPNet do best: see
 # docs/study.md.
 norm_cfg = dict(type='BN', requires_grad=True)
-# channels and indices of the last stages, and what heads derive from the stride
+# channels and indices of stages, and what heads derive from the stride
 stage_channels, stage_indices = (32, 96, 320), (1, 2, 3)
 atrous_rates = (1, 6, 12, 18)
 model = dict(

@@ -1,0 +1,78 @@
+"""Time the heads of a study in turns.
+
+Runs at a time slow one another down: the seconds that they log do not compare.
+"""
+from copy import deepcopy
+from functools import partial
+from statistics import median
+from typing import Any, Callable, Dict, Sequence
+
+import torch
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.models import BaseSegmentor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from ...utils.analysis import interleave
+from .plan import Run
+from .worker import to_channels_last
+
+ROUNDS = 10
+DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def measure(runs: Sequence[Run]) -> Dict[str, Dict[str, float]]:
+    """Time a training step and a prediction of each head.
+
+    Args:
+        runs: Of the heads; those of a head count once.
+
+    Returns:
+        Of each head medians in ms: ``step_ms``, of a forward and a backward
+        pass of a random batch of crops, and ``predict_ms``, of the logits of
+        one crop.
+    """
+    init_default_scope('mmseg')
+    functions: Dict[str, Callable[[], Any]] = {}
+    configs = {run.head: run.config for run in runs}
+    for head, config in configs.items():
+        model = revert_sync_batchnorm(MODELS.build(deepcopy(config.model)))
+        to_channels_last(model.to(DEVICE))
+        images = torch.randn(
+            config.train_dataloader.batch_size,
+            3,
+            *config.model.data_preprocessor.size,
+            device=DEVICE)
+        amp = config.optim_wrapper.type == 'AmpOptimWrapper'
+        functions[f'{head} step'] = partial(_step, model, images, amp)
+        functions[f'{head} predict'] = partial(_predict, model, images[:1])
+    times = interleave(functions, ROUNDS, DEVICE)
+    return {
+        head: {
+            f'{what}_ms': median(times[f'{head} {what}']) * 1e3
+            for what in ('step', 'predict')
+        }
+        for head in configs
+    }
+
+
+def _step(model: BaseSegmentor, images: Tensor, amp: bool) -> None:
+    b, _, h, w = images.shape
+    labels = torch.randint(
+        0, model.decode_head.num_classes, (b, 1, h, w), device=images.device)
+    samples = [
+        SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels
+    ]
+    model.train().zero_grad()
+    # as AmpOptimWrapper does with --amp
+    with torch.autocast(images.device.type, torch.bfloat16, amp):
+        loss = model.parse_losses(model.loss(images, samples))[0]
+    loss.backward()
+
+
+@torch.no_grad()
+def _predict(model: BaseSegmentor, images: Tensor) -> None:
+    model.eval()(images, mode='tensor')
