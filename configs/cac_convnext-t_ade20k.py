@@ -1,7 +1,7 @@
 # Crop, batch, schedule, optimiser and testing of mmseg's
 # convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.
 _base_ = [
-    './_base_/models/cac_pyramid.py', './_base_/datasets/ade20k.py',
+    './_base_/models/cac_pyramid_aux.py', './_base_/datasets/ade20k.py',
     './_base_/default_runtime.py', './_base_/schedules/adamw_160k.py'
 ]
 custom_imports = dict(imports=['cac_mmseg', 'cac_mmseg.utils.mmpretrain'])
@@ -22,19 +22,7 @@ model = dict(
             prefix='backbone.')),
     decode_head=dict(
         in_channels=[192, 384, 768], channels=512, num_classes=150),
-    auxiliary_head=dict(
-        type='FCNHead',
-        in_channels=384,
-        in_index=2,
-        channels=256,
-        num_convs=1,
-        concat_input=False,
-        dropout_ratio=0.1,
-        num_classes=150,
-        norm_cfg=dict(type='SyncBN', requires_grad=True),
-        align_corners=False,
-        loss_decode=dict(
-            type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4)),
+    auxiliary_head=dict(num_classes=150),
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)))
 # the first map, which has a norm of its own, is not read
 find_unused_parameters = True

@@ -1,15 +1,8 @@
 # Crop, batch, schedule, optimiser and testing of mmseg's
 # mobilenet-v2-d8_fcn_4xb2-80k_cityscapes-512x1024.
-_base_ = './cac_r50_cityscapes.py'
-model = dict(
-    pretrained='mmcls://mobilenet_v2',
-    backbone=dict(
-        _delete_=True,
-        type='MobileNetV2',
-        widen_factor=1.,
-        strides=(1, 2, 2, 1, 1, 1, 1),
-        dilations=(1, 1, 1, 2, 2, 4, 4),
-        out_indices=(1, 2, 4, 6),
-        norm_cfg=dict(type='SyncBN', requires_grad=True)),
-    decode_head=dict(in_channels=320),
-    auxiliary_head=dict(in_channels=96))
+_base_ = [
+    './_base_/models/cac_mobilenet-v2-d8.py',
+    './_base_/datasets/cityscapes.py', './_base_/default_runtime.py',
+    './_base_/schedules/schedule_80k.py'
+]
+model = dict(data_preprocessor=dict(size=(512, 1024)))

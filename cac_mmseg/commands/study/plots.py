@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ...utils.config import build_datasets
 from ...utils.files import new_file
@@ -65,6 +66,7 @@ def accuracy_over_cost(heads: Sequence[HeadResults], path: Path) -> None:
                 label=head.name if ax is axes[0, 0] else None,
                 color=colour(i, heads))
         ax.set_xlabel(label)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.margins(x=0.15)
         _style(ax)
     for ax in axes[:, 0]:
