@@ -121,13 +121,9 @@ def test_a_gap_within_the_spread_of_the_seeds_is_none(rng):
         scales = np.array(scales)[:, None, None]
         return head(name, intersect * scales, union * np.ones_like(scales))
 
-    heads = [
-        scaled('good', 1, 0.99),
-        scaled('bad', 0.9, 0.89),
-        scaled('wild', 1, 0.8)
-    ]
-    sure = results.gaps(heads, 'good')['bad']
-    unsure = results.gaps(heads, 'wild')['bad']
+    bad = scaled('bad', 0.9, 0.89)
+    sure = results.gaps([scaled('good', 1, 0.995), bad], 'good')['bad']
+    unsure = results.gaps([scaled('wild', 1, 0.8), bad], 'wild')['bad']
     assert sure.low > 0 and sure.p < 0.05
     assert unsure.low < 0 < unsure.high and unsure.p > 0.5
 
@@ -141,17 +137,41 @@ def test_heads_are_compared_seed_by_seed(rng):
     bad = head('bad', intersect * (luck - 0.05), union)
     sure = results.gaps([good, bad], 'good')['bad']
     assert sure.low > 0 and sure.p < 0.05
-    # other seeds: their spread is that of the difference
-    other = bad._replace(runs=[dict(seed=seed) for seed in (3, 4, 5)])
-    unsure = results.gaps([good, other], 'good')['bad']
-    assert unsure.low < 0 and unsure.mean == pytest.approx(sure.mean)
+    assert sure.mean == pytest.approx((good.scores - bad.scores).mean())
+    # on the seeds that both have
+    part = bad._replace(
+        runs=bad.runs[1:2], intersect=bad.intersect[1:2], union=bad.union[1:2])
+    some = results.gaps([good, part], 'good')['bad']
+    assert some.mean == pytest.approx(good.scores[1] - bad.scores[1])
+
+
+def test_all_heads_tell_what_a_seed_is_worth(rng):
+    """The variance is that of an analysis in blocks, with its freedom."""
+    intersect, union = areas(rng, 1, 50)
+    factors = rng.uniform(0.5, 1, (4, 3, 1, 1))
+    heads = [
+        head(name, intersect * factor, union * np.ones_like(factor))
+        for name, factor in zip('abcd', factors)
+    ]
+    scores = np.array([h.scores for h in heads])
+    rest = scores - scores.mean(0) - scores.mean(1, keepdims=True) + \
+        scores.mean()
+    variance, dof = results.seed_variance(heads)
+    assert variance == pytest.approx((rest**2).sum() / 6) and dof == 6
+    # of two heads it is that of their differences
+    variance, dof = results.seed_variance(heads[:2])
+    differences = scores[0] - scores[1]
+    assert 2 * variance == pytest.approx(differences.var(ddof=1)) and dof == 2
+    # one head alone does not tell it from that of the seeds
+    assert results.seed_variance(heads[:1]) == (0, 0)
 
 
 @pytest.mark.parametrize(
-    'shared, spread', [(0., 0.), (0., 0.05), (0.05, 0.02)],
-    ids=['images', 'seeds', 'seeds alike'])
+    'names, shared, spread', [('ab', 0., 0.), ('ab', 0., 0.05),
+                              ('ab', 0.05, 0.02), ('abcd', 0.05, 0.02)],
+    ids=['images', 'seeds', 'seeds alike', 'four heads'])
 def test_the_interval_covers_no_difference_as_often_as_it_says(
-        shared, spread, rng, monkeypatch):
+        names, shared, spread, rng, monkeypatch):
     """95 % of the time, whether images or seeds make heads differ by chance.
 
     400 intervals of 94 % cover fewer than 352 once in 1e6 tests, 400 of 80 %
@@ -161,13 +181,13 @@ def test_the_interval_covers_no_difference_as_often_as_it_says(
     covered = 0
     for _ in range(400):
         union = rng.integers(1, 50, (1, 60, 2)) * np.ones((3, 1, 1))
-        pair = []
+        heads = []
         alike = shared * rng.standard_normal((3, 1, 1))
-        for name in 'ab':
+        for name in names:
             luck = alike + spread * rng.standard_normal((3, 1, 1))
             share = 0.5 + luck + rng.uniform(-0.3, 0.3, (1, 60, 2))
-            pair.append(head(name, share * union, union))
-        gap = results.gaps(pair, 'a')['b']
+            heads.append(head(name, share * union, union))
+        gap = results.gaps(heads, 'a')['b']
         covered += gap.low <= 0 <= gap.high
     assert covered >= 352
 

@@ -11,7 +11,7 @@ from ...utils.files import new_file
 from ...utils.tables import markdown_table
 from . import plots
 from .plan import Run
-from .results import DRAWS, Gap, HeadResults, gaps, read
+from .results import DRAWS, Gap, HeadResults, gaps, read, seed_variance
 from .times import DEVICE, ROUNDS, measure
 
 # figures of a run that results.csv repeats
@@ -79,9 +79,14 @@ def _difference(gap: Optional[Gap], sign: int) -> Tuple[str, str]:
 def _notes(heads: Sequence[HeadResults]) -> Iterator[str]:
     """Say what the table was measured on."""
     runs = [run for head in heads for run in head.runs]
-    yield (f'{runs[0]["iterations"]} iterations; {len(runs[0]["images"])} '
-           'images. std is over the seeds; the interval covers the seeds, one '
-           f'by one, and {DRAWS} draws of the images; p is of no difference.')
+    variance, dof = seed_variance(heads)
+    yield (
+        f'{runs[0]["iterations"]} iterations; {len(runs[0]["images"])} '
+        'images. std is over the seeds. Heads are compared on the seeds that '
+        f'they share; the interval covers {DRAWS} draws of the images, and '
+        'what is left by head and seed, of all heads: a standard deviation '
+        f'of {variance**0.5:.2f} ({dof} degrees of freedom). p is of no '
+        'difference.')
     if 'step_ms' in runs[0]:
         yield ('step is of a batch, predict of a crop: medians of '
                f'{ROUNDS} rounds of all heads, {device_name(DEVICE)}.')

@@ -1,6 +1,6 @@
 """The results of a study's runs, and the statistics on them."""
 import json
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 from scipy import stats
@@ -121,42 +121,63 @@ def bootstrap(heads: Sequence[HeadResults],
 def gaps(heads: Sequence[HeadResults], reference: str) -> Dict[str, Gap]:
     """Compare a head with each of the others, by name.
 
-    A difference has to outlast the images and the seeds. Its variance is that
-    over draws of the images, the same for both heads, plus that over the
-    seeds. Runs of a seed see the same images in the same order, whatever the
-    head, so heads with the same seeds are compared seed by seed. The interval
-    is Student's, with the degrees of freedom (Satterthwaite) that tell how
-    well so few seeds estimate the variance. A head with one seed has no
-    variance over seeds: its interval is of the images alone.
+    A difference has to outlast the images and the seeds. Heads are compared on
+    the seeds that they share, as a seed moves all heads alike: its runs see
+    the same images in the same order. The variance of a difference is that
+    over draws of the images, the same for both heads, plus that over the seeds
+    (:func:`seed_variance`). The interval is Student's, with the degrees of
+    freedom (Satterthwaite) that tell how well both are known.
 
     Args:
-        heads: Validated on the same images.
+        heads: Validated on the same images, with a seed that all share.
         reference: Name of the head that the gaps are measured from: positive
             where it is ahead.
     """
-    drawn = {
-        head.name: scores.mean(1)
-        for head, scores in zip(heads,
-                                bootstrap(heads, np.random.default_rng(0)))
-    }
+    drawn = dict(
+        zip((head.name for head in heads),
+            bootstrap(heads, np.random.default_rng(0))))
+    variance, dof = seed_variance(heads)
     base = next(head for head in heads if head.name == reference)
-    return {
-        head.name: _gap(base, head, drawn[reference] - drawn[head.name])
-        for head in heads if head.name != reference
-    }
+    found = {}
+    for head in heads:
+        if head is base:
+            continue
+        seeds = sorted({*base.seeds} & {*head.seeds})
+        ours, theirs = ([h.seeds.index(seed) for seed in seeds]
+                        for h in (base, head))
+        mean = (base.scores[ours] - head.scores[theirs]).mean()
+        differences = (drawn[reference][:, ours] -
+                       drawn[head.name][:, theirs]).mean(1)
+        found[head.name] = _gap(mean,
+                                [(differences.var(), base.union.shape[1] - 1),
+                                 (2 * variance / len(seeds), dof)])
+    return found
 
 
-def _gap(base: HeadResults, head: HeadResults, drawn: np.ndarray) -> Gap:
-    """Compare two heads, given their difference for each draw of images."""
-    mean = base.scores.mean() - head.scores.mean()
-    # variances, and their degrees of freedom
-    parts = [(drawn.var(), base.union.shape[1] - 1)]
-    scores = [base.scores, head.scores]
-    if base.seeds == head.seeds:
-        scores = [base.scores - head.scores]
-    parts += [(s.var(ddof=1) / len(s), len(s) - 1) for s in scores
-              if len(s) > 1]
-    parts = [(variance, dof) for variance, dof in parts if variance > 0]
+def seed_variance(heads: Sequence[HeadResults]) -> Tuple[float, int]:
+    """Variance of what neither head nor seed explains in a score.
+
+    All heads tell it together, by least squares for ``score = head + seed +
+    rest``: the few seeds of a head alone say little.
+
+    Returns:
+        The variance, and its degrees of freedom; 0 if nothing repeats.
+    """
+    scores = np.concatenate([head.scores for head in heads])
+    head = np.repeat(range(len(heads)), [len(head.seeds) for head in heads])
+    seed = np.concatenate([head.seeds for head in heads])
+    design = np.hstack([
+        factor[:, None] == np.unique(factor) for factor in (head, seed)
+    ]).astype(float)
+    solution, _, rank, _ = np.linalg.lstsq(design, scores, rcond=None)
+    dof = len(scores) - int(rank)
+    rest = scores - design @ solution
+    return (rest @ rest / dof if dof else 0.), dof
+
+
+def _gap(mean: float, parts: Sequence[Tuple[float, int]]) -> Gap:
+    """Return the interval of a mean with these variances, by their dof."""
+    parts = [(variance, dof) for variance, dof in parts if variance > 1e-12]
     if not parts:  # equal on every image
         return Gap(mean, mean, mean, 1.)
     variance = sum(v for v, _ in parts)
