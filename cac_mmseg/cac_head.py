@@ -4,6 +4,7 @@ from typing import Any, List, Sequence, Tuple, Union
 import torch
 import torch.nn as nn
 from mmcv.cnn import ConvModule
+from mmengine.model import ModuleList
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor
@@ -84,7 +85,7 @@ class CaCHead(Versioned, BaseDecodeHead):
             dilations=dilations,
             share_kernels=share_kernels,
             norm_cfg=kernel_norm_cfg)
-        self.cac_modules = nn.ModuleList(
+        self.cac_modules = ModuleList(  # whose init_weights reaches them
             module(self.channels, **options) for _ in range(num_heads))
         if global_pool:
             if pool_norm_cfg != 'same':

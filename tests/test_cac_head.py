@@ -45,6 +45,20 @@ def test_head_is_reduction_modules_pool_and_classifier(num_heads, global_pool):
     torch.testing.assert_close(head([features]), expected)
 
 
+def test_modules_are_initialised_by_their_init_cfg():
+    head = make_head(
+        num_heads=2,
+        reweighting=dict(
+            type='CaCModule',
+            init_cfg=dict(type='Constant', layer='_BatchNorm', val=0)))
+    head.init_weights()
+    for module in head.cac_modules:
+        assert not module.kernel_norm.weight.any()
+        x = torch.randn(2, 8, 6, 7)
+        assert (module(x) == 1.5 * x).all()
+    assert (head.reduction.bn.weight == 1).all()
+
+
 @pytest.mark.parametrize('num_heads', [1, 3])
 @pytest.mark.parametrize('global_pool', [True, False])
 def test_classifier_is_cls_seg_of_the_concatenation(num_heads, global_pool):
