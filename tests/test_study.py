@@ -309,6 +309,23 @@ def test_a_result_of_another_config_is_not_taken_for_this_one(tmp_path):
             plan(['cac'], 1, tmp_path, options={key: value})
 
 
+SHOWN = sorted(
+    path for path in (ROOT / 'docs/study').iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize('folder', SHOWN, ids=lambda folder: folder.name)
+def test_the_results_in_the_docs_are_of_these_configs(folder, tmp_path):
+    protocol, iterations = folder.name.rsplit('-', 1)
+    files = {*folder.glob('*.json')}
+    heads = sorted({file.name.rsplit('-seed', 1)[0] for file in files})
+    # fails for a result of another config
+    runs = plan(heads, 5, tmp_path, protocol, int(iterations), results=folder)
+    runs = [run for run in runs if run.result_file in files]
+    assert len(runs) == len(files) > 0
+    table = folder.with_suffix('.csv')
+    assert report.as_csv(results.read(runs)) == table.read_text()
+
+
 def test_a_folder_of_something_else_is_not_overwritten(tmp_path):
     folder = tmp_path / 'cac-seed0'
     folder.mkdir(parents=True)
