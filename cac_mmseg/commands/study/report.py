@@ -2,7 +2,7 @@
 import csv
 import io
 from pathlib import Path
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import Iterator, List, Optional, Sequence
 
 import numpy as np
 
@@ -22,7 +22,7 @@ COSTS = (('multiply_adds', 'multiply-adds, G', 1e-9, 2),
          ('step_ms', 'step, ms', 1, 0), ('predict_ms', 'predict, ms', 1, 0),
          ('saved_mib', 'saved, MiB', 1, 1), ('parameters', 'parameters, M',
                                              1e-6, 2))
-BARE = 'fcn'  # the price of no context
+REFERENCES = ('fcn', 'cac')  # the price of no context, and ours
 
 
 def publish(runs: Sequence[Run], out: Path, times: bool = False) -> None:
@@ -46,47 +46,47 @@ def publish(runs: Sequence[Run], out: Path, times: bool = False) -> None:
 
 
 def table(heads: Sequence[HeadResults]) -> str:
-    """Return a row per head in Markdown, the best first."""
-    best = gaps(heads, heads[0].name)
-    bare = gaps(heads, BARE) if BARE in {h.name for h in heads} else {}
+    """Return a row per head in Markdown, the best first.
+
+    The differences that an interval tells from none are bold.
+    """
+    names = [head.name for head in heads]
+    references = {
+        name: gaps(heads, name)
+        for name in [n for n in REFERENCES if n in names] or names[:1]
+    }
     costs = [cost for cost in COSTS if cost[0] in heads[0].runs[0]]
     rows = []
     for head in heads:
-        scores = head.scores
-        std = f'{scores.std(ddof=1):.2f}' if len(scores) > 1 else ''
         rows.append([
-            head.name,
-            len(scores), f'{scores.mean():.2f}', std,
-            *_difference(bare.get(head.name), -1),
-            *_difference(best.get(head.name), 1),
+            f'`{head.name}`', f'{head.scores.mean():.1f}',
+            ', '.join(f'{score:.1f}' for score in head.scores),
+            *(_difference(gap.get(head.name)) for gap in references.values()),
             *(f'{head.median(key) * factor:.{digits}f}'
               for key, _, factor, digits in costs)
         ])
     return markdown_table(
-        ('head', 'seeds', 'mIoU', 'std', f'over {BARE} [95 %]',
-         f'p, over {BARE}', 'behind the best [95 %]', 'p, behind',
+        ('head', 'mIoU', 'of seeds 0, 1, ...', *(f'over `{name}` [95 %]'
+                                                 for name in references),
          *(title for _, title, _, _ in costs)), rows)
 
 
-def _difference(gap: Optional[Gap], sign: int) -> Tuple[str, str]:
-    """Format a gap, or its opposite, and the p of no difference."""
+def _difference(gap: Optional[Gap]) -> str:
     if gap is None:
-        return '', ''
-    low, high = sorted((sign * gap.low, sign * gap.high))
-    return f'{sign * gap.mean:.2f} [{low:.2f}, {high:.2f}]', f'{gap.p:.3f}'
+        return ''
+    text = f'{gap.mean:.1f} [{gap.low:.1f}, {gap.high:.1f}]'
+    return text if gap.low <= 0 <= gap.high else f'**{text}**'
 
 
 def _notes(heads: Sequence[HeadResults]) -> Iterator[str]:
     """Say what the table was measured on."""
     runs = [run for head in heads for run in head.runs]
     variance, dof = seed_variance(heads)
-    yield (
-        f'{runs[0]["iterations"]} iterations; {len(runs[0]["images"])} '
-        'images. std is over the seeds. Heads are compared on the seeds that '
-        f'they share; the interval covers {DRAWS} draws of the images, and '
-        'what is left by head and seed, of all heads: a standard deviation '
-        f'of {variance**0.5:.2f} ({dof} degrees of freedom). p is of no '
-        'difference.')
+    yield (f'{runs[0]["iterations"]} iterations; {len(runs[0]["images"])} '
+           'images. Heads are compared on the seeds that they share. The '
+           f'interval covers {DRAWS} draws of the images, and what head and '
+           'seed leave of the scores of all heads: a standard deviation of '
+           f'{variance**0.5:.2f}, {dof} degrees of freedom.')
     if 'step_ms' in runs[0]:
         yield ('step is of a batch, predict of a crop: medians of '
                f'{ROUNDS} rounds of all heads, {device_name(DEVICE)}.')
