@@ -82,11 +82,12 @@ def _notes(heads: Sequence[HeadResults]) -> Iterator[str]:
     """Say what the table was measured on."""
     runs = [run for head in heads for run in head.runs]
     variance, dof = seed_variance(heads)
+    rest = ('what head and seed leave of the scores: a standard deviation of '
+            f'{variance**0.5:.2f}, {dof} degrees of freedom'
+            if dof else 'no seeds: too few are shared')
     yield (f'{runs[0]["iterations"]} iterations; {len(runs[0]["images"])} '
            'images. Heads are compared on the seeds that they share. The '
-           f'interval covers {DRAWS} draws of the images, and what head and '
-           'seed leave of the scores of all heads: a standard deviation of '
-           f'{variance**0.5:.2f}, {dof} degrees of freedom.')
+           f'interval covers {DRAWS} draws of the images, and {rest}.')
     if 'step_ms' in runs[0]:
         yield ('step is of a batch, predict of a crop: medians of '
                f'{ROUNDS} rounds of all heads, {device_name(DEVICE)}.')
