@@ -55,10 +55,11 @@ def run(wheel, tmp_path_factory):
         line for line in (ROOT / 'requirements.txt').read_text().splitlines()
         if '==' in line
     ]
+    environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
     subprocess.run([root / 'bin/pip', 'install', '-q', *pins, wheel],
+                   env=environment,
                    check=True)
     cwd = tmp_path_factory.mktemp('empty')
-    environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
 
     def run(command, *arguments):
         done = subprocess.run([root / 'bin' / command, *arguments],
