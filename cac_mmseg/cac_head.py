@@ -85,7 +85,8 @@ class CaCHead(Versioned, BaseDecodeHead):
             dilations=dilations,
             share_kernels=share_kernels,
             norm_cfg=kernel_norm_cfg)
-        self.cac_modules = ModuleList(  # whose init_weights reaches them
+        # mmengine's: with PyTorch's their init_cfg would not take effect
+        self.cac_modules = ModuleList(
             module(self.channels, **options) for _ in range(num_heads))
         if global_pool:
             if pool_norm_cfg != 'same':

@@ -6,13 +6,13 @@ from typing import Iterator, List, Optional, Sequence
 
 import numpy as np
 
-from ...utils.env import command, device_name
+from ...utils.env import command
 from ...utils.files import new_file
 from ...utils.tables import markdown_table
 from . import plots
 from .plan import Run
 from .results import DRAWS, Gap, HeadResults, gaps, read, seed_variance
-from .times import DEVICE, ROUNDS, measure
+from .times import ROUNDS, measure
 
 # figures of a run that results.csv repeats
 FIGURES = ('iterations', 'seconds_per_iteration', 'peak_mib', 'saved_mib',
@@ -34,7 +34,7 @@ def publish(runs: Sequence[Run], out: Path, times: bool = False) -> None:
             ``learning_curves.png``, ``classes.png`` and ``predictions.png``.
         times: Whether to time the heads, for the table and the first plot.
     """
-    heads = read(runs, measure(runs) if times else {})
+    heads = read(runs, measure(runs) if times else None)
     summary = '\n'.join([table(heads), '', *_notes(heads)]) + '\n'
     print(summary)
     with new_file(out / 'results.csv') as file:
@@ -88,9 +88,9 @@ def _notes(heads: Sequence[HeadResults]) -> Iterator[str]:
     yield (f'{runs[0]["iterations"]} iterations; {len(runs[0]["images"])} '
            'images. Heads are compared on the seeds that they share. The '
            f'interval covers {DRAWS} draws of the images, and {rest}.')
-    if 'step_ms' in runs[0]:
+    if 'timed_on' in runs[0]:
         yield ('step is of a batch, predict of a crop: medians of '
-               f'{ROUNDS} rounds of all heads, {device_name(DEVICE)}.')
+               f'{ROUNDS} rounds of all heads, {runs[0]["timed_on"]}.')
     yield ''
     yield f'command: {command()}'
     for key in ('device', 'versions'):

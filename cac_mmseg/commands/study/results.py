@@ -1,6 +1,6 @@
 """The results of a study's runs, and the statistics on them."""
 import json
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from scipy import stats
@@ -62,7 +62,7 @@ def mean_iou(intersect: np.ndarray, union: np.ndarray) -> np.ndarray:
 
 
 def read(runs: Sequence[Run],
-         times: Dict[str, Dict[str, float]] = {}) -> List[HeadResults]:
+         times: Optional[Dict[str, dict]] = None) -> List[HeadResults]:
     """Read the results of finished runs, the best head first.
 
     Args:
@@ -75,7 +75,10 @@ def read(runs: Sequence[Run],
     results: Dict[str, List[dict]] = {}
     for run in runs:
         result = json.loads(run.result_file.read_text())
-        result = {**result, 'seed': run.seed, **times.get(run.head, {})}
+        result = {
+            **result, 'seed': run.seed,
+            **(times or {}).get(run.head, {})
+        }
         results.setdefault(run.head, []).append(result)
     images = {
         tuple(run['images'])

@@ -17,14 +17,14 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from ...utils.analysis import interleave
+from ...utils.env import device_name
 from .plan import Run
 from .worker import to_channels_last
 
 ROUNDS = 10
-DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 
-def measure(runs: Sequence[Run]) -> Dict[str, Dict[str, float]]:
+def measure(runs: Sequence[Run]) -> Dict[str, dict]:
     """Time a training step and a prediction of each head.
 
     Args:
@@ -33,28 +33,30 @@ def measure(runs: Sequence[Run]) -> Dict[str, Dict[str, float]]:
     Returns:
         Of each head medians in ms: ``step_ms``, of a forward and a backward
         pass of a random batch of crops, and ``predict_ms``, of the logits of
-        one crop.
+        one crop; and ``timed_on``, the name of the device.
     """
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     init_default_scope('mmseg')
     functions: Dict[str, Callable[[], Any]] = {}
     configs = {run.head: run.config for run in runs}
     for head, config in configs.items():
         model = revert_sync_batchnorm(MODELS.build(deepcopy(config.model)))
-        to_channels_last(model.to(DEVICE))
+        to_channels_last(model.to(device))
         images = torch.randn(
             config.train_dataloader.batch_size,
             3,
             *config.model.data_preprocessor.size,
-            device=DEVICE)
+            device=device)
         amp = config.optim_wrapper.type == 'AmpOptimWrapper'
         functions[f'{head} step'] = partial(_step, model, images, amp)
         functions[f'{head} predict'] = partial(_predict, model, images[:1])
-    times = interleave(functions, ROUNDS, DEVICE)
+    times = interleave(functions, ROUNDS, device)
     return {
-        head: {
-            f'{what}_ms': median(times[f'{head} {what}']) * 1e3
-            for what in ('step', 'predict')
-        }
+        head:
+        dict(
+            step_ms=median(times[f'{head} step']) * 1e3,
+            predict_ms=median(times[f'{head} predict']) * 1e3,
+            timed_on=device_name(device))
         for head in configs
     }
 
