@@ -5,7 +5,7 @@ Runs at a time slow one another down: the seconds that they log do not compare.
 from copy import deepcopy
 from functools import partial
 from statistics import median
-from typing import Any, Callable, Dict, Sequence
+from typing import Any, Callable, Dict, List, Sequence
 
 import torch
 from mmengine.model import revert_sync_batchnorm
@@ -47,8 +47,13 @@ def measure(runs: Sequence[Run]) -> Dict[str, dict]:
             3,
             *config.model.data_preprocessor.size,
             device=device)
+        labels = torch.randint_like(
+            images[:, :1], model.decode_head.num_classes, dtype=torch.long)
+        samples = [
+            SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels
+        ]
         amp = config.optim_wrapper.type == 'AmpOptimWrapper'
-        functions[f'{head} step'] = partial(_step, model, images, amp)
+        functions[f'{head} step'] = partial(_step, model, images, samples, amp)
         functions[f'{head} predict'] = partial(_predict, model, images[:1])
     times = interleave(functions, ROUNDS, device)
     return {
@@ -61,13 +66,8 @@ def measure(runs: Sequence[Run]) -> Dict[str, dict]:
     }
 
 
-def _step(model: BaseSegmentor, images: Tensor, amp: bool) -> None:
-    b, _, h, w = images.shape
-    labels = torch.randint(
-        0, model.decode_head.num_classes, (b, 1, h, w), device=images.device)
-    samples = [
-        SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels
-    ]
+def _step(model: BaseSegmentor, images: Tensor, samples: List[SegDataSample],
+          amp: bool) -> None:
     model.train().zero_grad()
     # as AmpOptimWrapper does with --amp
     with torch.autocast(images.device.type, torch.bfloat16, amp):
