@@ -3,6 +3,7 @@ import copy
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -315,11 +316,20 @@ SHOWN = sorted(
 
 @pytest.mark.parametrize('folder', SHOWN, ids=lambda folder: folder.name)
 def test_the_results_in_the_docs_are_of_these_configs(folder, tmp_path):
-    protocol, iterations = folder.name.rsplit('-', 1)
+    protocol, iterations, batch = re.fullmatch(
+        r'(.+?)-(\d+)(?:-batch(\d+))?', folder.name).groups()
+    options = {'train_dataloader.batch_size': int(batch)} if batch else None
     files = {*folder.glob('*.json')}
     heads = sorted({file.name.rsplit('-seed', 1)[0] for file in files})
     # fails for a result of another config
-    runs = plan(heads, 5, tmp_path, protocol, int(iterations), results=folder)
+    runs = plan(
+        heads,
+        5,
+        tmp_path,
+        protocol,
+        int(iterations),
+        options=options,
+        results=folder)
     runs = [run for run in runs if run.result_file in files]
     assert len(runs) == len(files) > 0
     table = folder.with_suffix('.csv')

@@ -64,8 +64,9 @@ def execute(runs: Sequence[Run], jobs: int) -> List[Run]:
                     done = iteration
             if not stopped.is_set():
                 progress.console.print(f'{run}: {_outcome(run)}')
+                # a run that failed is done with, too
+                progress.advance(total, run.iterations - done)
         finally:
-            progress.advance(total, run.iterations - done)
             progress.remove_task(task)
             slots.put(slot)
         return run.result_file.is_file()
