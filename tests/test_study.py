@@ -316,8 +316,8 @@ SHOWN = sorted(
 
 @pytest.mark.parametrize('folder', SHOWN, ids=lambda folder: folder.name)
 def test_the_results_in_the_docs_are_of_these_configs(folder, tmp_path):
-    protocol, iterations, batch = re.fullmatch(
-        r'(.+?)-(\d+)(?:-batch(\d+))?', folder.name).groups()
+    protocol, iterations, batch = re.fullmatch(r'(.+?)-(\d+)(?:-batch(\d+))?',
+                                               folder.name).groups()
     options = {'train_dataloader.batch_size': int(batch)} if batch else None
     files = {*folder.glob('*.json')}
     heads = sorted({file.name.rsplit('-seed', 1)[0] for file in files})
