@@ -138,4 +138,5 @@ def device_name(device: 'torch.device') -> str:
             if line.startswith('model name'))
     except (OSError, StopIteration):
         pass  # not a Linux machine
-    return f'{model}, {torch.get_num_threads()} threads'
+    count = torch.get_num_threads()
+    return f'{model}, {count} thread{"s" if count > 1 else ""}'
