@@ -134,25 +134,41 @@ def test_an_implementation_that_fails_is_named_and_not_timed():
 
 
 def test_each_setting_is_tried_and_restored():
-    module = SimpleNamespace(
-        **{
+    modules = [
+        SimpleNamespace(**{
             name: values[1]
-            for name, values in operators.SETTINGS.items()
-        }, **vars(eager))
-    before = dict(vars(module))
+            for name, values in settings.items()
+        }) for settings in operators.SETTINGS.values()
+    ]
+    before = [dict(vars(module)) for module in modules]
+    seen = []
+
+    def reweight(*inputs):
+        seen.append(modules[0].LANES)
+        return eager.reweight(*inputs)
+
     found = operators.Operators(torch.device('cpu'), TINY, {})
-    found.implementations['triton'] = SimpleNamespace(modules=[module])
+    found.implementations['triton'] = SimpleNamespace(
+        **{
+            **vars(eager), 'reweight': reweight
+        }, modules=modules)
     rows = [*found.settings()]
-    assert len(rows) == sum(map(len, operators.SETTINGS.values()))
-    assert [row['setting'] for row in rows
-            if row['default']] == [*operators.SETTINGS]
+    tried = [(name, str(value)) for settings in operators.SETTINGS.values()
+             for name, values in settings.items() for value in values]
+    assert [(row['setting'], row['value']) for row in rows] == tried
+    assert set(seen) == set(operators.SETTINGS['reweight']['LANES'])
+    assert sum(row['default']
+               for row in rows) == sum(map(len, operators.SETTINGS.values()))
     assert all(row['backward_us'] > 0 < row['forward_us'] for row in rows)
-    assert vars(module) == before
+    assert [vars(module) for module in modules] == before
 
 
-def test_settings_are_those_of_the_kernels():
-    source = (ROOT / 'cac_mmseg/ops/triton_reweighting.py').read_text()
-    for name, values in operators.SETTINGS.items():
+@pytest.mark.parametrize('operation, file',
+                         [('reweight', 'triton_reweighting.py'),
+                          ('pool_queries', 'triton_pooling.py')])
+def test_settings_are_those_of_the_kernels(operation, file):
+    source = (ROOT / 'cac_mmseg/ops' / file).read_text()
+    for name, values in operators.SETTINGS[operation].items():
         default = re.search(rf'^{name} = (.*?)(  #|$)', source, re.M)[1]
         assert eval(default) in values
 

@@ -58,6 +58,7 @@ def _torch() -> Iterator[Finding]:
         yield Finding('FAIL', 'torch', f'cannot be imported: {error}',
                       'pip install torch')
         return
+    from ..ops.choice import why_not_triton
     build = f'for CUDA {torch.version.cuda}' if torch.version.cuda else \
         'for the CPU only'
     yield Finding('ok', 'torch', f'{torch.__version__}, built {build}')
@@ -65,6 +66,12 @@ def _torch() -> Iterator[Finding]:
         count = torch.cuda.device_count()
         names = {torch.cuda.get_device_name(i) for i in range(count)}
         yield Finding('ok', 'GPU', f'{count}: {", ".join(sorted(names))}')
+        reason = why_not_triton(torch.device('cuda', 0))
+        if reason:
+            yield Finding('note', 'kernels', f'PyTorch calls: {reason}',
+                          'several times slower than Triton kernels')
+        else:
+            yield Finding('ok', 'kernels', 'Triton, compiled at first use')
     else:
         yield Finding(
             'note', 'GPU', 'none that this torch can use',

@@ -10,12 +10,10 @@ Which implementation runs:
   operators; within ``torch.func`` transforms and forward-mode differentiation,
   which need derivatives of each call; and for second and higher derivatives,
   of the backward operators;
-- :mod:`.triton_reweighting`, :mod:`.triton_pooling` on a GPU below float64,
-  if the environment sets ``CAC_MMSEG_TRITON=1``. Not by default, as their
-  speed on a GPU has not been measured yet;
+- :mod:`.triton_reweighting`, :mod:`.triton_pooling` on a GPU, below float64,
+  where :mod:`.choice` finds what they need;
 - :mod:`.eager` otherwise.
 """
-import os
 from contextlib import nullcontext
 from importlib import import_module
 from types import ModuleType
@@ -26,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import decomposed, eager, flops
+from . import choice, decomposed, eager, flops
 
 __all__ = ['pool_queries', 'reweight']
 
@@ -78,17 +76,15 @@ def _is_transformed() -> bool:
 
 def _implementation(x: Tensor, kernels: str) -> ModuleType:
     """Return :mod:`.eager`, or a module of Triton kernels."""
-    wanted = os.environ.get('CAC_MMSEG_TRITON') == '1'
-    if (not (wanted and x.is_cuda) or x.dtype == torch.float64
-            or not x.numel()):
+    if (x.dtype == torch.float64 or not x.numel()
+            or choice.why_not_triton(x.device)):
         return eager
     try:
         # Triton is not there on every machine
         return import_module(f'.{kernels}', __package__)
     except ImportError as error:
-        raise ImportError(
-            'CAC_MMSEG_TRITON=1 needs Triton, which cannot be imported '
-            f'({error}): pip install triton, or unset it') from error
+        raise ImportError(f'Triton cannot be imported ({error}): pip install '
+                          f'triton, or set {choice.VARIABLE}=0') from error
 
 
 def _register() -> None:

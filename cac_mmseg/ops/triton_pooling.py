@@ -22,7 +22,9 @@ from torch import Tensor
 from .eager import laid_out_as
 
 ROWS = 32  # queries at a time
-CHANNELS = 32  # of a part of a block
+CHANNELS = 64  # of a part of a block,
+FEW_CHANNELS = 32  # and where the other needs more shared memory than there is
+SHARED_MEMORY = 2**17  # bytes that it takes, of float32
 POSITIONS = 64  # of a block
 WARPS = 8
 
@@ -163,7 +165,7 @@ def pool_queries(x: Tensor, query_weight: Tensor,
         mean = x.new_empty((programs, b, r), dtype=torch.float32)
         with torch.cuda.device_of(x):
             _pool[(programs, b)](x, weight, bias, sums, mean, r, c, h * w,
-                                 blocks_each, *_strides(x), **_tiles(c))
+                                 blocks_each, *_strides(x), **_tiles(x))
         pooled.append(sums.sum(0))
         means.append(mean.sum(0))
     return torch.cat(pooled, 1) / (h * w), torch.cat(means, 1) / (h * w)
@@ -203,7 +205,7 @@ def pool_queries_backward(grad_pooled: Tensor, grad_mean: Tensor, x: Tensor,
                                 blocks_each,
                                 *_strides(x),
                                 ADD=start > 0,
-                                **_tiles(c))
+                                **_tiles(x))
         of_weight.append(sums.sum((0, 1)))
         of_bias.append(bias_sums.sum((0, 1)))
         start += r
@@ -239,10 +241,17 @@ def _division(x: Tensor) -> Tuple[int, int]:
     return triton.cdiv(blocks, each), each
 
 
-def _tiles(channels: int) -> dict:
+def _tiles(x: Tensor) -> dict:
+    channels = CHANNELS
+    if x.is_cuda:
+        properties = torch.cuda.get_device_properties(x.device)
+        # AMD's have no such property
+        if getattr(properties, 'shared_memory_per_block_optin',
+                   0) < SHARED_MEMORY:
+            channels = FEW_CHANNELS
     return dict(
-        PARTS=triton.cdiv(channels, CHANNELS),
+        PARTS=triton.cdiv(x.shape[1], channels),
         ROWS_=ROWS,
-        CHANNELS_=CHANNELS,
+        CHANNELS_=channels,
         POSITIONS_=POSITIONS,
         num_warps=WARPS)

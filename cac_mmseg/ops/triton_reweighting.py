@@ -46,6 +46,10 @@ BOX = (32, None)
 BOX_CHANNELS_LAST = (8, 8)
 PROGRAMS_PER_PROCESSOR = 4  # of the backward kernel
 LOG2E = tl.constexpr(1.4426950408889634)
+# A lane is one element, so the code is the same for each value of these: it
+# need not be compiled again for images of another size.
+SIZES = ('planes', 'channels', 'height', 'width', 'x_b', 'x_c', 'x_h',
+         'boxes_across', 'box_rows', 'box_columns')
 
 
 @triton.jit
@@ -108,7 +112,7 @@ def _weight(values, taps, i: tl.constexpr, j: tl.constexpr,
     return 1 / (1 + tl.exp2(response))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _forward(x, kernels, y, channels, height, width, x_b, x_c, x_h, x_w,
              boxes_across, box_rows, box_columns, SETS: tl.constexpr,
              DILATIONS: tl.constexpr, SHIFTS: tl.constexpr,
@@ -199,7 +203,7 @@ def _gradient_of_rows(ring, taps, row, column, height, width, inside, grad_x,
             mask=inside & _within(row + j, height))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _backward(grad, x, kernels, rings, grad_x, grad_kernels, planes, channels,
               height, width, SETS: tl.constexpr, DILATIONS: tl.constexpr,
               SHIFTS: tl.constexpr, NEEDED: tl.constexpr,

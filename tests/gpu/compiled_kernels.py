@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict, NamedTuple, Sequence
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -33,7 +34,7 @@ class Kernel(NamedTuple):
 
 
 REWEIGHT = dict(SETS=3, LANES_=triton_reweighting.LANES)
-POOLING = triton_pooling._tiles(512)
+POOLING = triton_pooling._tiles(torch.empty(1, 512, 1, 1))
 POOLING_WARPS = POOLING.pop('num_warps')
 KERNELS = {
     'reweight':
@@ -133,10 +134,9 @@ def main() -> None:
         for dtype in ('fp32', 'bf16', 'fp16')
     ]
     print(
-        markdown_table(
-            ('kernel', 'registers', 'stack, bytes', 'shared memory, bytes',
-             'rows at once', 'instructions'),
-            [list(row.values()) for row in rows]))
+        markdown_table(('kernel', 'registers', 'stack, bytes',
+                        'shared memory, bytes', 'instructions'),
+                       [list(row.values()) for row in rows]))
     print(f'\nsm_90, triton {triton.__version__}')
 
 

@@ -1,7 +1,7 @@
 """All that a GPU has to tell, part by part, in one run.
 
-Each part is a table, written as soon as it is there. A part that fails is
-named, and the next one starts. On a CPU the sizes are tiny: it shows that
+Each part is a table, written row by row. A part that fails is named, and the
+next one starts. On a CPU the sizes are tiny: it shows that
 everything runs, not how fast.
 """
 import csv
@@ -44,37 +44,44 @@ class Everything:
         self.operators = Operators(device, self.plan, self.failures)
 
     def run(self) -> None:
-        """Run every part; write after each."""
+        """Run every part; write as it goes."""
         parts: Dict[str, Callable[[], Iterator[Row]]] = dict(
             correctness=self.operators.correctness,
             operators=self.operators.times,
-            settings=self.operators.settings,
             heads=self.heads)
         for depth in self.plan.depths:
             parts[f'models-r{depth}'] = partial(self.models, depth)
         parts['cuda-graph'] = self.cuda_graph
+        # these compile for minutes
+        parts['settings'] = self.operators.settings
+        parts['compiled'] = self.operators.compiled
         for name, part in parts.items():
-            rows = self.tables[name] = []
+            self.tables[name] = []
             try:
                 for row in part():
-                    rows.append(row)
+                    self.tables[name].append(row)
+                    self.write(name)
             except Exception:  # the others may run
                 self.failures[name] = traceback.format_exc(limit=-3)
-            self.write(name)
+                self.write_page()
+            elapsed = time.perf_counter() - self.start
+            print(
+                f'{name}: {len(self.tables[name])} rows, {elapsed:.0f} s '
+                'since the start',
+                flush=True)
 
     def write(self, name: str) -> None:
-        """Write the table of a part, and the page of all so far."""
+        """Write the table of a part as far as it is, and the page."""
         rows = self.tables[name]
-        if rows:
-            with new_file(self.out / f'{name}.csv') as file:
-                with file.open('w', newline='') as stream:
-                    writer = csv.DictWriter(stream, list(rows[0]))
-                    writer.writeheader()
-                    writer.writerows(rows)
-        elapsed = time.perf_counter() - self.start
-        print(
-            f'{name}: {len(rows)} rows, {elapsed:.0f} s since the start',
-            flush=True)
+        with new_file(self.out / f'{name}.csv') as file:
+            with file.open('w', newline='') as stream:
+                writer = csv.DictWriter(stream, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+        self.write_page()
+
+    def write_page(self) -> None:
+        """Write all tables in Markdown."""
         with new_file(self.out / 'benchmark.md') as file:
             file.write_text(self.page())
 

@@ -19,14 +19,20 @@ LAYOUTS = {
 }
 # of the largest value, what is summed in float32 and stored in the dtype
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2**-7, torch.float16: 2**-9}
-# settings of the Triton kernels, changed one by one
-SETTINGS = dict(
-    FORWARD_ROWS=(4, 8, 16),
-    BACKWARD_ROWS=(2, 4, 8),
-    LANES=(64, 128, 256),
-    BOX=((16, None), (32, None), (64, None)),
-    BOX_CHANNELS_LAST=((8, 4), (8, 8), (8, 16)),
-    PROGRAMS_PER_PROCESSOR=(2, 4, 6, 8))
+# what is timed: each takes the compiler seconds
+TIMED = ((torch.float32, 'NCHW'), (torch.bfloat16, 'NCHW'), (torch.bfloat16,
+                                                             'channels_last'))
+# settings of the Triton kernels of each operation, changed one by one
+SETTINGS: Dict[str, Dict[str, tuple]] = dict(
+    reweight=dict(
+        FORWARD_ROWS=(4, 8, 16),
+        BACKWARD_ROWS=(2, 4),
+        LANES=(32, 64, 128),
+        BOX=((16, None), (32, None), (64, None)),
+        BOX_CHANNELS_LAST=((8, 4), (8, 8), (8, 16)),
+        PROGRAMS_PER_PROCESSOR=(2, 4, 6, 8)),
+    pool_queries=dict(
+        POSITIONS=(32, 64, 128), CHANNELS=(16, 32, 64), WARPS=(4, 8)))
 # of both operations, forward and backward
 RESULTS = ('Y', 'dX', 'dD', 'pooled', 'mean', 'pooling dX', 'dW', 'db')
 
@@ -88,10 +94,10 @@ class Operators:
     def times(self) -> Iterator[Row]:
         """Time and bandwidth of both operations, beside a copy."""
         for size in self.plan.maps:
-            for dtype in TOLERANCE:
-                for layout in LAYOUTS:
-                    inputs = self._inputs(size, dtype, layout)
-                    yield from self._of_map(size, inputs, layout)
+            for dtype, layout in TIMED:
+                yield from self._of_map(size,
+                                        self._inputs(size, dtype,
+                                                     layout), layout)
 
     def _of_map(self, size: Tuple[int, int, int], inputs: Tuple[Tensor, ...],
                 layout: str) -> Iterator[Row]:
@@ -108,18 +114,12 @@ class Operators:
                 module.pool_queries, x, weight, bias)
             functions[f'{name} pooling backward'] = partial(
                 module.pool_queries_backward, *grads, x, weight, bias)
-        # each recompiles: the one that is compared with most
-        if self.device.type == 'cuda' and x.dtype == torch.bfloat16 and (
-                layout == 'NCHW' and size == self.plan.maps[0]):
-            functions['compiled forward'] = partial(
-                torch.compile(decomposed.reweight), x, kernels, DILATIONS)
         copy = self._seconds(partial(torch.empty_like(x).copy_, x))
         for name, function in functions.items():
             elapsed = self._seconds(function)
             # in S: what has to move, where a copy of X moves 2
             passes = (1 if 'pooling' in name else
                       2) + (not name.endswith('forward'))
-            floor = copy * passes / 2
             moved = x.numel() * x.element_size() * passes
             yield dict(
                 map=' x '.join(map(str, size)),
@@ -128,31 +128,52 @@ class Operators:
                 what=name,
                 microseconds=elapsed * 1e6,
                 gigabytes_per_second=moved / elapsed / 1e9,
-                over_copy=elapsed / floor)
+                over_copy=elapsed / (copy * passes / 2))
 
     def settings(self) -> Iterator[Row]:
         """Each setting of the Triton kernels on its own."""
         triton = self.implementations.get('triton')
         if triton is None:
             return
-        module = triton.modules[0]
-        for name, values in SETTINGS.items():
-            layout = ('channels_last' if 'CHANNELS_LAST' in name else 'NCHW')
-            inputs = self._inputs(self.plan.maps[0], torch.bfloat16, layout)
-            grad, x, kernels = inputs
-            default = getattr(module, name)
-            for value in values:
-                with patch.object(module, name, value):
-                    yield dict(
-                        setting=name,
-                        value=str(value),
-                        default=value == default,
-                        forward_us=self._seconds(
-                            partial(module.reweight, x, kernels, DILATIONS)) *
-                        1e6,
-                        backward_us=self._seconds(
-                            partial(module.reweight_backward, grad, x, kernels,
-                                    DILATIONS)) * 1e6)
+        for operation, module in zip(SETTINGS, triton.modules):
+            for name, values in SETTINGS[operation].items():
+                default = getattr(module, name)
+                forward, backward = self._of_setting(triton, operation, name)
+                for value in values:
+                    with patch.object(module, name, value):
+                        yield dict(
+                            setting=name,
+                            value=str(value),
+                            default=value == default,
+                            forward_us=self._seconds(forward) * 1e6,
+                            backward_us=self._seconds(backward) * 1e6)
+
+    def _of_setting(self, triton: Any, operation: str,
+                    name: str) -> Tuple[Callable[[], Any], Callable[[], Any]]:
+        """Return forward and backward of what a setting belongs to."""
+        layout = 'channels_last' if 'CHANNELS_LAST' in name else 'NCHW'
+        grad, x, kernels = self._inputs(self.plan.maps[0], torch.bfloat16,
+                                        layout)
+        if operation == 'reweight':
+            return (partial(triton.reweight, x, kernels, DILATIONS),
+                    partial(triton.reweight_backward, grad, x, kernels,
+                            DILATIONS))
+        weight, bias, *grads = _pooling_inputs(x)
+        return (partial(triton.pool_queries, x, weight, bias),
+                partial(triton.pool_queries_backward, *grads, x, weight, bias))
+
+    def compiled(self) -> Iterator[Row]:
+        """The re-weighting as torch.compile makes it, beside eager."""
+        if self.device.type != 'cuda':
+            return
+        _, x, kernels = self._inputs(self.plan.maps[0], torch.bfloat16, 'NCHW')
+        compiled = torch.compile(decomposed.reweight)
+        for name, function in (('eager', eager.reweight), ('compiled',
+                                                           compiled)):
+            yield dict(
+                what=f'{name} forward',
+                microseconds=self._seconds(
+                    partial(function, x, kernels, DILATIONS)) * 1e6)
 
     def _inputs(self,
                 size: Tuple[int, int, int],

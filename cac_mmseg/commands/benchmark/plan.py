@@ -33,8 +33,7 @@ class Plan:
 
 FULL = Plan(
     channels=512,
-    maps=[(b, h, w) for h, w in ((64, 128), (128, 256), (60, 60))
-          for b in (2, 8)],
+    maps=[(8, 64, 128), (2, 64, 128), (8, 60, 60)],
     seconds=0.05,
     heads=(2, (64, 128)),
     models=(2, (64, 128)),

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
+BLOCKS = 5  # of calls, between which a GPU is waited for
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -45,4 +47,5 @@ def seconds_of(function: Callable[[], Any], least: float) -> float:
     """Return the median time of a call, repeated for ``least`` seconds."""
     function()  # compiles
     timer = Timer('function()', globals=dict(function=function))
-    return timer.blocked_autorange(min_run_time=least).median
+    number = max(int(least / BLOCKS / timer.timeit(1).median), 1)
+    return median(timer.timeit(number).median for _ in range(BLOCKS))

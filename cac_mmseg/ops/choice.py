@@ -1,0 +1,51 @@
+"""Which implementation of the operations runs on a device."""
+import os
+import shutil
+import sysconfig
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Optional
+
+import torch
+
+VARIABLE = 'CAC_MMSEG_TRITON'
+MEASURED = 9  # major compute capability: Hopper
+
+
+def why_not_triton(device: torch.device) -> Optional[str]:
+    """Return what keeps the Triton kernels from a device, or None.
+
+    They run by default on GPUs on which they were measured to be faster, with
+    ``CAC_MMSEG_TRITON=1`` on any, and with 0 on none.
+
+    Raises:
+        ValueError: If the variable is something else.
+    """
+    wanted = os.environ.get(VARIABLE, '')
+    if wanted not in ('', '0', '1'):
+        raise ValueError(f'{VARIABLE} must be 1 (Triton kernels), 0 (PyTorch '
+                         f'calls) or unset, got {wanted!r}')
+    if device.type != 'cuda':
+        return 'not a GPU'
+    if wanted == '0':
+        return f'{VARIABLE}=0'
+    return None if wanted == '1' else _obstacle(device)
+
+
+@lru_cache(maxsize=None)
+def _obstacle(device: torch.device) -> Optional[str]:
+    name = torch.cuda.get_device_name(device)
+    if (torch.version.hip
+            or torch.cuda.get_device_capability(device)[0] != MEASURED):
+        return (f'not measured on {name}, only on Hopper: try {VARIABLE}=1, '
+                'and benchmark --all')
+    if find_spec('triton') is None:
+        return 'no Triton: pip install triton'
+    # Triton builds a launcher for each kernel
+    if not (os.environ.get('CC') or shutil.which('gcc')
+            or shutil.which('clang')):
+        return 'Triton needs a C compiler: apt-get install gcc'
+    if not Path(sysconfig.get_path('include'), 'Python.h').is_file():
+        return "Triton needs Python's headers: apt-get install python3-dev"
+    return None

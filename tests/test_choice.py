@@ -1,0 +1,61 @@
+"""Which implementation a GPU gets; there need not be one."""
+import pytest
+import torch
+from test_doctor import run
+
+from cac_mmseg.ops import choice
+
+GPU = torch.device('cuda', 0)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """An H100 with all that Triton needs."""
+    monkeypatch.delenv(choice.VARIABLE, raising=False)
+    monkeypatch.setattr(choice, '_obstacle', choice._obstacle.__wrapped__)
+    monkeypatch.setattr(torch.version, 'hip', None)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda _: (9, 0))
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda _: 'NVIDIA H100')
+    monkeypatch.setattr(choice, 'find_spec', lambda _: object())
+    monkeypatch.setattr(choice.shutil, 'which', lambda name: f'/bin/{name}')
+    monkeypatch.setattr(choice.Path, 'is_file', lambda _: True)
+    return monkeypatch
+
+
+def test_triton_where_there_is_all_that_it_needs(machine):
+    assert choice.why_not_triton(GPU) is None
+    assert choice.why_not_triton(torch.device('cpu')) == 'not a GPU'
+
+
+@pytest.mark.parametrize('where, name, value, word', [
+    (torch.version, 'hip', '6.2', 'not measured on NVIDIA H100'),
+    (torch.cuda, 'get_device_capability', lambda _: (8, 0), 'not measured on'),
+    (choice, 'find_spec', lambda _: None, 'pip install triton'),
+    (choice.shutil, 'which', lambda _: None, 'install gcc'),
+    (choice.Path, 'is_file', lambda _: False, 'install python3-dev'),
+])
+def test_what_is_missing_is_named(machine, where, name, value, word):
+    machine.delenv('CC', raising=False)
+    machine.setattr(where, name, value)
+    assert word in choice.why_not_triton(GPU)
+    machine.setenv(choice.VARIABLE, '1')  # then Triton names it, if at all
+    assert choice.why_not_triton(GPU) is None
+
+
+def test_the_variable_decides(machine):
+    machine.setenv(choice.VARIABLE, '0')
+    assert choice.why_not_triton(GPU) == 'CAC_MMSEG_TRITON=0'
+    machine.setenv(choice.VARIABLE, 'yes')
+    with pytest.raises(ValueError, match="must be 1 .* got 'yes'"):
+        choice.why_not_triton(GPU)
+
+
+@pytest.mark.parametrize('value, line', [
+    ('', 'ok    kernels: Triton'),
+    ('0', 'note  kernels: PyTorch calls: CAC_MMSEG_TRITON=0'),
+])
+def test_doctor_names_the_choice(machine, capsys, value, line):
+    machine.setenv(choice.VARIABLE, value)
+    machine.setattr(torch.cuda, 'is_available', lambda: True)
+    machine.setattr(torch.cuda, 'device_count', lambda: 1)
+    assert line in run(capsys)[1]
