@@ -50,6 +50,13 @@ def test_the_variable_decides(machine):
         choice.why_not_triton(GPU)
 
 
+def test_more_taps_than_were_measured_need_the_variable(machine):
+    assert choice.why_not_triton(GPU, 27) is None
+    assert '36 taps' in choice.why_not_triton(GPU, 36)
+    machine.setenv(choice.VARIABLE, '1')
+    assert choice.why_not_triton(GPU, 36) is None
+
+
 @pytest.mark.parametrize('value, line', [
     ('', 'ok    kernels: Triton'),
     ('0', 'note  kernels: PyTorch calls: CAC_MMSEG_TRITON=0'),

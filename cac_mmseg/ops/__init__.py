@@ -74,10 +74,10 @@ def _is_transformed() -> bool:
             or torch._C._functorch.peek_interpreter_stack() is not None)
 
 
-def _implementation(x: Tensor, kernels: str) -> ModuleType:
+def _implementation(x: Tensor, kernels: str, taps: int = 0) -> ModuleType:
     """Return :mod:`.eager`, or a module of Triton kernels."""
     if (x.dtype == torch.float64 or not x.numel()
-            or choice.why_not_triton(x.device)):
+            or choice.why_not_triton(x.device, taps)):
         return eager
     try:
         # Triton is not there on every machine
@@ -85,6 +85,12 @@ def _implementation(x: Tensor, kernels: str) -> ModuleType:
     except ImportError as error:
         raise ImportError(f'Triton cannot be imported ({error}): pip install '
                           f'triton, or set {choice.VARIABLE}=0') from error
+
+
+def _reweighting(x: Tensor, kernels: Tensor,
+                 dilations: Sequence[int]) -> ModuleType:
+    taps = len(dilations) * kernels.shape[3] * kernels.shape[4]
+    return _implementation(x, 'triton_reweighting', taps)
 
 
 def _register() -> None:
@@ -107,13 +113,13 @@ def _register() -> None:
                 grad_pooled, grad_mean, x, query_weight, query_bias)
 
     def reweight(x: Tensor, kernels: Tensor, dilations: List[int]) -> Tensor:
-        return _implementation(x, 'triton_reweighting').reweight(
-            x, kernels, dilations)
+        return _reweighting(x, kernels,
+                            dilations).reweight(x, kernels, dilations)
 
     def reweight_backward(grad: Tensor, x: Tensor, kernels: Tensor,
                           dilations: List[int]) -> Tuple[Tensor, Tensor]:
         with no_autocast(x):
-            return _implementation(x, 'triton_reweighting').reweight_backward(
+            return _reweighting(x, kernels, dilations).reweight_backward(
                 grad, x, kernels, dilations)
 
     pool_queries, pool_queries_backward, reweight, reweight_backward = map(

@@ -11,13 +11,20 @@ import torch
 
 VARIABLE = 'CAC_MMSEG_TRITON'
 MEASURED = 9  # major compute capability: Hopper
+# Taps of all branches, of 3 x 3 kernels at three dilations. More spill
+# registers and compile for a minute; whether they are faster is not known.
+MEASURED_TAPS = 27
 
 
-def why_not_triton(device: torch.device) -> Optional[str]:
+def why_not_triton(device: torch.device, taps: int = 0) -> Optional[str]:
     """Return what keeps the Triton kernels from a device, or None.
 
-    They run by default on GPUs on which they were measured to be faster, with
-    ``CAC_MMSEG_TRITON=1`` on any, and with 0 on none.
+    They run by default where they were measured to be faster, with
+    ``CAC_MMSEG_TRITON=1`` on any GPU, and with 0 on none.
+
+    Args:
+        device: Of the feature map.
+        taps: Of all branches of a re-weighting.
 
     Raises:
         ValueError: If the variable is something else.
@@ -30,7 +37,11 @@ def why_not_triton(device: torch.device) -> Optional[str]:
         return 'not a GPU'
     if wanted == '0':
         return f'{VARIABLE}=0'
-    return None if wanted == '1' else _obstacle(device)
+    if wanted == '1':
+        return None
+    if taps > MEASURED_TAPS:
+        return f'{taps} taps, more than were measured'
+    return _obstacle(device)
 
 
 @lru_cache(maxsize=None)
