@@ -76,6 +76,7 @@ def _pool(x, weight, bias, sums, means, rows, channels, positions, blocks_each,
     first = tl.program_id(0) * blocks_each * POSITIONS_
     last = min(first + blocks_each * POSITIONS_, positions)
     for start in range(first, last, POSITIONS_):
+        tl.debug_barrier()  # the sums may be read by other threads
         position = start + lane
         queries = tl.zeros((ROWS_, POSITIONS_), tl.float32)
         for k in range(PARTS):
@@ -116,6 +117,7 @@ def _pool_backward(x, weight, bias, grad_pooled, grad_mean, grad_x, sums,
     first = tl.program_id(0) * blocks_each * POSITIONS_
     last = min(first + blocks_each * POSITIONS_, positions)
     for start in range(first, last, POSITIONS_):
+        tl.debug_barrier()  # the sums may be read by other threads
         position = start + lane
         there = (position < positions)[None, :]
         queries = tl.zeros((ROWS_, POSITIONS_), tl.float32)

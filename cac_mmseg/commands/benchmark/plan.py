@@ -10,6 +10,8 @@ class Plan:
     """Sizes of everything that is measured.
 
     Args:
+        checked: Feature map of the comparison with float64: several blocks
+            and planes for each program of the kernels.
         channels: C of the re-weighting.
         maps: Batch, height and width.
         seconds: That a function is repeated for.
@@ -20,6 +22,7 @@ class Plan:
         names: Heads to compare alone.
         in_models: Heads to compare behind a backbone.
     """
+    checked: Tuple[int, int, int, int]
     channels: int
     maps: Sequence[Tuple[int, int, int]]
     seconds: float
@@ -32,6 +35,7 @@ class Plan:
 
 
 FULL = Plan(
+    checked=(2, 301, 131, 133),
     channels=512,
     maps=[(8, 64, 128), (2, 64, 128), (8, 60, 60)],
     seconds=0.05,
@@ -43,6 +47,7 @@ FULL = Plan(
     in_models=('FCNHead', 'PSPHead', 'DMHead', 'ASPPHead', 'OCRHead',
                'CaCHead'))
 TINY = Plan(
+    checked=(2, 24, 13, 17),
     channels=16,
     maps=[(2, 8, 12), (1, 7, 5)],
     seconds=0.001,
