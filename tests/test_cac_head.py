@@ -1,4 +1,6 @@
 """CaCHead: its parts, and its place in mmseg."""
+import warnings
+
 import pytest
 import reference
 import torch
@@ -153,6 +155,26 @@ def test_batch_of_one_in_training_says_what_to_do():
     make_head()([torch.randn(2, 12, 6, 6)])
     make_head().eval()(x)
     make_head(norm_cfg=None)(x)
+
+
+@pytest.mark.parametrize('batch, changes, warns', [
+    (2, {}, True),
+    (3, {}, True),
+    (4, {}, False),
+    (2, dict(pool_norm_cfg=None), False),
+    (2, dict(global_pool=False), False),
+    (2, dict(norm_cfg=dict(type='GN', num_groups=4)), False),
+])
+def test_batch_of_few_in_training_is_warned_of(batch, changes, warns):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter('always')
+        make_head(**changes)([torch.randn(batch, 12, 6, 6)])
+        make_head(**changes).eval()([torch.randn(batch, 12, 6, 6)])
+    messages = [str(w.message) for w in found if 'normalises' in str(w)]
+    assert len(messages) == warns
+    for message in messages:
+        assert f'pooled branch by {batch} values' in message
+        assert 'pool_norm_cfg=None' in message
 
 
 @pytest.mark.parametrize('num_heads', [1, 2])

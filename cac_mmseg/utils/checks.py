@@ -3,6 +3,7 @@
 ``TypeError`` for a value of the wrong kind, ``ValueError`` for a value out of
 range. None of them reads tensor data, so none synchronises a device.
 """
+import warnings
 from typing import Any, Optional, Sequence, Tuple
 
 import torch
@@ -10,6 +11,8 @@ import torch.distributed as dist
 import torch.nn as nn
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
+
+FEW_VALUES = 4  # of which BN makes noise: docs/study.md, small batches
 
 
 def check_int(name: str, value: Any, minimum: int = 1) -> int:
@@ -137,15 +140,21 @@ def check_branches(x: Any, kernels: Any, dilations: Any) -> Tuple[int, ...]:
 
 def check_batch_norm(norm: Optional[nn.Module], x: Tensor, what: str,
                      way_out: str) -> None:
-    """Refuse to estimate statistics from a single value per channel."""
-    if (not isinstance(norm, _BatchNorm) or not norm.training
-            or x.numel() > x.shape[1]):
+    """Refuse to estimate statistics from one value, warn of very few."""
+    if not isinstance(norm, _BatchNorm) or not norm.training:
         return
     if isinstance(norm, nn.SyncBatchNorm) and dist.is_initialized():
         return  # it counts the values of all ranks, and checks that itself
-    values = x.numel() // x.shape[1]
-    raise ValueError(
-        f'{type(norm).__name__} cannot normalise {what} in training: a batch '
-        f'of {len(x)} has {values} value(s) per channel, and it needs 2. Use '
-        'train_dataloader.batch_size >= 2, SyncBN on several GPUs, '
-        f"norm_cfg=dict(type='GN', num_groups=32), or {way_out}")
+    name, values = type(norm).__name__, x.numel() // x.shape[1]
+    instead = ("SyncBN on several GPUs, norm_cfg=dict(type='GN', "
+               f'num_groups=32), or {way_out}')
+    if values < 2:
+        raise ValueError(
+            f'{name} cannot normalise {what} in training: a batch of {len(x)} '
+            f'has {values} value(s) per channel, and it needs 2. Use '
+            f'train_dataloader.batch_size >= 2, {instead}')
+    if not torch.compiler.is_compiling() and values < FEW_VALUES:
+        warnings.warn(
+            f'{name} normalises {what} by {values} values per channel, which '
+            'are mostly noise. Better are train_dataloader.batch_size >= '
+            f'{FEW_VALUES}, {instead}')
