@@ -1,4 +1,7 @@
 """Which implementation a GPU gets; there need not be one."""
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 from test_doctor import run
@@ -16,7 +19,8 @@ def machine(monkeypatch):
     monkeypatch.setattr(torch.version, 'hip', None)
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda _: (9, 0))
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda _: 'NVIDIA H100')
-    monkeypatch.setattr(choice, 'find_spec', lambda _: object())
+    monkeypatch.setitem(sys.modules, 'triton',
+                        SimpleNamespace(__version__='3.6.0'))
     monkeypatch.setattr(choice.shutil, 'which', lambda name: f'/bin/{name}')
     monkeypatch.setattr(choice.Path, 'is_file', lambda _: True)
     return monkeypatch
@@ -30,7 +34,6 @@ def test_triton_where_there_is_all_that_it_needs(machine):
 @pytest.mark.parametrize('where, name, value, word', [
     (torch.version, 'hip', '6.2', 'not measured on NVIDIA H100'),
     (torch.cuda, 'get_device_capability', lambda _: (8, 0), 'not measured on'),
-    (choice, 'find_spec', lambda _: None, 'pip install triton'),
     (choice.shutil, 'which', lambda _: None, 'install gcc'),
     (choice.Path, 'is_file', lambda _: False, 'install python3-dev'),
 ])
@@ -48,6 +51,15 @@ def test_the_variable_decides(machine):
     machine.setenv(choice.VARIABLE, 'yes')
     with pytest.raises(ValueError, match="must be 1 .* got 'yes'"):
         choice.why_not_triton(GPU)
+
+
+@pytest.mark.parametrize('module, words', [
+    (None, 'pip install triton'),
+    (SimpleNamespace(__version__='3.2.0'), 'Triton 3.2.0, below 3.6'),
+])
+def test_triton_has_to_be_there_and_new(machine, module, words):
+    machine.setitem(sys.modules, 'triton', module)
+    assert words in choice.why_not_triton(GPU)
 
 
 def test_more_taps_than_were_measured_need_the_variable(machine):

@@ -82,9 +82,10 @@ def _implementation(x: Tensor, kernels: str, taps: int = 0) -> ModuleType:
     try:
         # Triton is not there on every machine
         return import_module(f'.{kernels}', __package__)
-    except ImportError as error:
-        raise ImportError(f'Triton cannot be imported ({error}): pip install '
-                          f'triton, or set {choice.VARIABLE}=0') from error
+    except (ImportError, AttributeError) as error:  # none, or an old one
+        raise ImportError(
+            f'the kernels need Triton 3.6 or newer ({error}): pip install '
+            f'triton, or set {choice.VARIABLE}=0') from error
 
 
 def _reweighting(x: Tensor, kernels: Tensor,

@@ -3,14 +3,15 @@ import os
 import shutil
 import sysconfig
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Optional
 
 import torch
+from torch.torch_version import TorchVersion
 
 VARIABLE = 'CAC_MMSEG_TRITON'
 MEASURED = 9  # major compute capability: Hopper
+OLDEST_TRITON = (3, 6)  # that was measured
 # Taps of all branches, of 3 x 3 kernels at three dilations. More spill
 # registers and compile for a minute; whether they are faster is not known.
 MEASURED_TAPS = 27
@@ -51,8 +52,13 @@ def _obstacle(device: torch.device) -> Optional[str]:
             or torch.cuda.get_device_capability(device)[0] != MEASURED):
         return (f'not measured on {name}, only on Hopper: try {VARIABLE}=1, '
                 'and benchmark --all')
-    if find_spec('triton') is None:
+    try:
+        import triton
+    except ImportError:
         return 'no Triton: pip install triton'
+    if TorchVersion(triton.__version__) < OLDEST_TRITON:
+        return (f'Triton {triton.__version__}, below '
+                f'{".".join(map(str, OLDEST_TRITON))}: update torch')
     # Triton builds a launcher for each kernel
     if not (os.environ.get('CC') or shutil.which('gcc')
             or shutil.which('clang')):
