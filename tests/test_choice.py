@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_doctor import run
 
+from cac_mmseg import ops
 from cac_mmseg.ops import choice
 
 GPU = torch.device('cuda', 0)
@@ -60,6 +61,14 @@ def test_the_variable_decides(machine):
 def test_triton_has_to_be_there_and_new(machine, module, words):
     machine.setitem(sys.modules, 'triton', module)
     assert words in choice.why_not_triton(GPU)
+
+
+def test_kernels_that_cannot_be_imported_say_what_they_need(machine):
+    machine.setattr(choice, 'why_not_triton', lambda *_: None)
+    machine.setitem(sys.modules, 'cac_mmseg.ops.triton_pooling', None)
+    with pytest.raises(ImportError, match='Triton 3.6 or newer .*TRITON=0'):
+        ops.pool_queries(
+            torch.rand(1, 2, 3, 3), torch.rand(1, 2), torch.rand(1))
 
 
 def test_more_taps_than_were_measured_need_the_variable(machine):
