@@ -63,9 +63,9 @@ def test_triton_has_to_be_there_and_new(machine, module, words):
     assert words in choice.why_not_triton(GPU)
 
 
-def test_kernels_that_cannot_be_imported_say_what_they_need(machine):
-    machine.setattr(choice, 'why_not_triton', lambda *_: None)
-    machine.setitem(sys.modules, 'cac_mmseg.ops.triton_pooling', None)
+def test_kernels_that_cannot_be_imported_say_what_they_need(monkeypatch):
+    monkeypatch.setattr(choice, 'why_not_triton', lambda *_: None)
+    monkeypatch.setitem(sys.modules, 'cac_mmseg.ops.triton_pooling', None)
     with pytest.raises(ImportError, match='Triton 3.6 or newer .*TRITON=0'):
         ops.pool_queries(
             torch.rand(1, 2, 3, 3), torch.rand(1, 2), torch.rand(1))
