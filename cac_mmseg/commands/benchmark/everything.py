@@ -1,8 +1,8 @@
 """All that a GPU has to tell, part by part, in one run.
 
 Each part is a table, written row by row. A part that fails is named, and the
-next one starts. On a CPU the sizes are tiny: it shows that everything runs, not
-how fast.
+next one starts. On a CPU the sizes are tiny: it shows that everything runs,
+not how fast.
 """
 import csv
 import time
