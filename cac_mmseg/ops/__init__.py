@@ -84,8 +84,9 @@ def _implementation(x: Tensor, kernels: str, taps: int = 0) -> ModuleType:
         return import_module(f'.{kernels}', __package__)
     except (ImportError, AttributeError) as error:  # none, or an old one
         raise ImportError(
-            f'the kernels need Triton 3.6 or newer ({error}): pip install '
-            f'triton, or set {choice.VARIABLE}=0') from error
+            f'the kernels need Triton {choice.OLDEST_TRITON} or newer '
+            f'({error}): pip install triton, or set {choice.VARIABLE}=0'
+        ) from error
 
 
 def _reweighting(x: Tensor, kernels: Tensor,

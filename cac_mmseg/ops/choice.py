@@ -11,7 +11,7 @@ from torch.torch_version import TorchVersion
 
 VARIABLE = 'CAC_MMSEG_TRITON'
 MEASURED = 9  # major compute capability: Hopper
-OLDEST_TRITON = (3, 6)  # that was measured
+OLDEST_TRITON = '3.6'  # that was measured
 # Taps of all branches, of 3 x 3 kernels at three dilations. More spill
 # registers and compile for a minute; whether they are faster is not known.
 MEASURED_TAPS = 27
@@ -57,8 +57,8 @@ def _obstacle(device: torch.device) -> Optional[str]:
     except ImportError:
         return 'no Triton: pip install triton'
     if TorchVersion(triton.__version__) < OLDEST_TRITON:
-        return (f'Triton {triton.__version__}, below '
-                f'{".".join(map(str, OLDEST_TRITON))}: update torch')
+        return (f'Triton {triton.__version__}, below {OLDEST_TRITON}: update '
+                'torch')
     # Triton builds a launcher for each kernel
     if not (os.environ.get('CC') or shutil.which('gcc')
             or shutil.which('clang')):

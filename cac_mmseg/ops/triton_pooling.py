@@ -22,9 +22,9 @@ from torch import Tensor
 from .eager import laid_out_as
 
 ROWS = 32  # queries at a time
-CHANNELS = 64  # of a part of a block,
-FEW_CHANNELS = 32  # and where the other needs more shared memory than there is
-SHARED_MEMORY = 2**17  # bytes that it takes, of float32
+CHANNELS = 64  # of a part of a block
+SHARED_MEMORY = 2**17  # bytes that backward needs for them, in float32
+FEW_CHANNELS = 32  # of a part, on a GPU with less
 POSITIONS = 64  # of a block
 WARPS = 8
 

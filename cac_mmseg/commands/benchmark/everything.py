@@ -56,18 +56,17 @@ class Everything:
         parts['settings'] = self.operators.settings
         parts['compiled'] = self.operators.compiled
         for name, part in parts.items():
-            self.tables[name] = []
+            rows = self.tables[name] = []
             try:
                 for row in part():
-                    self.tables[name].append(row)
+                    rows.append(row)
                     self.write(name)
             except Exception:  # the others may run
                 self.failures[name] = traceback.format_exc(limit=-3)
                 self.write_page()
             elapsed = time.perf_counter() - self.start
             print(
-                f'{name}: {len(self.tables[name])} rows, {elapsed:.0f} s '
-                'since the start',
+                f'{name}: {len(rows)} rows, {elapsed:.0f} s since the start',
                 flush=True)
 
     def write(self, name: str) -> None:

@@ -96,9 +96,8 @@ class Operators:
         """Time and bandwidth of both operations, beside a copy."""
         for size in self.plan.maps:
             for dtype, layout in TIMED:
-                yield from self._of_map(size,
-                                        self._inputs(size, dtype,
-                                                     layout), layout)
+                inputs = self._inputs(size, dtype, layout)
+                yield from self._of_map(size, inputs, layout)
 
     def _of_map(self, size: Tuple[int, int, int], inputs: Tuple[Tensor, ...],
                 layout: str) -> Iterator[Row]:
