@@ -51,17 +51,30 @@ def start():
     os._exit(0)
 
 
-def new_checkpoint(known):
+def writes(known):
+    """Whether a checkpoint is there that was not before."""
     return set(glob.glob('work/*.pth')) - known
 
 
+def ended(child):
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+
+
 random.seed(sys.argv[3])
+longest = 0.  # seconds until a run wrote a checkpoint: machines differ
 for i in range(int(sys.argv[2])):
     known = set(glob.glob('work/*.pth'))
+    begin = time.monotonic()
     child = start()
-    end = time.monotonic() + random.uniform(0, 5)
-    # at a random moment, or while a checkpoint is being written
-    while time.monotonic() < end and not (i % 2 and new_checkpoint(known)):
+    # while a checkpoint is being written, or at a random moment before
+    moment = random.uniform(0, longest) if i % 2 else float('inf')
+    while not ended(child):
+        seconds = time.monotonic() - begin
+        if seconds > moment:
+            break
+        if not i % 2 and writes(known):
+            longest = max(longest, seconds)
+            break
         time.sleep(2e-4)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
