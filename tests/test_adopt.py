@@ -4,7 +4,6 @@ import importlib.util
 import random
 
 import pytest
-import torch
 from conftest import ROOT
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
@@ -225,7 +224,6 @@ def test_every_kind_of_config_of_mmseg():
     adopt_check = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(adopt_check)
     init_default_scope('mmseg')
-    torch.set_num_threads(2)
     paths = adopt_check.all_configs()
     assert len(paths) > 600
     outcomes = [*adopt_check.survey(paths, quick=True)]
