@@ -16,7 +16,7 @@ from cac_mmseg.utils.checkpoint import load_weights
 
 ITERATIONS = 24
 TRAIN = f'''
-import glob, os, random, signal, sys, time
+import glob, math, os, random, signal, sys, time
 import torch
 import cac_mmseg
 from mmengine.config import Config
@@ -51,8 +51,7 @@ def start():
     os._exit(0)
 
 
-def writes(known):
-    """Whether a checkpoint is there that was not before."""
+def new_checkpoint(known):
     return set(glob.glob('work/*.pth')) - known
 
 
@@ -61,21 +60,19 @@ def ended(child):
 
 
 random.seed(sys.argv[3])
-longest = 0.  # seconds until a run wrote a checkpoint: machines differ
+longest = 0.  # seconds until a run writes a checkpoint: machines differ
 for i in range(int(sys.argv[2])):
     known = set(glob.glob('work/*.pth'))
     begin = time.monotonic()
     child = start()
     # while a checkpoint is being written, or at a random moment before
-    moment = random.uniform(0, longest) if i % 2 else float('inf')
-    while not ended(child):
-        seconds = time.monotonic() - begin
-        if seconds > moment:
-            break
-        if not i % 2 and writes(known):
-            longest = max(longest, seconds)
-            break
+    writing = i % 2 == 0
+    end = begin + (math.inf if writing else random.uniform(0, longest))
+    while time.monotonic() < end and not ended(child) and not (
+            writing and new_checkpoint(known)):
         time.sleep(2e-4)
+    if writing:
+        longest = max(longest, time.monotonic() - begin)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 os.waitpid(start(), 0)
