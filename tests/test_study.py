@@ -382,16 +382,26 @@ def finished(process):
 @pytest.mark.slow
 def test_the_command_from_an_empty_folder(command, data):
     heads = ('--heads', 'fcn', 'cac')
-    # killed in a run: the processes end with it
-    process = command(*heads, start_new_session=True)
-    while not [*(data / 'out').glob('*/log.txt')]:
-        time.sleep(0.2)
-        assert process.poll() is None, process.communicate()[0]
-    process.terminate()
-    status, output = finished(process)
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        # ended in a run: the processes end with it
+        for log in (data / 'out').glob('*/log.txt'):
+            log.unlink()
+        process = command(*heads, start_new_session=True)
+        while not [*(data / 'out').glob('*/log.txt')]:
+            time.sleep(0.2)
+            assert process.poll() is None, process.communicate()[0]
+        process.send_signal(number)
+        status, output = finished(process)
+        for _ in range(300):
+            try:
+                os.killpg(process.pid, 0)
+            except ProcessLookupError:
+                break
+            time.sleep(0.2)
+        else:
+            pytest.fail('a run goes on without its study')
+        assert not [*(data / 'out/results').iterdir()]  # nor did one end
     assert status == 1 and 'the same command goes on' in output, output
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
     status, output = finished(command(*heads))
     assert status == 0 and '4 runs' in output, output
     made = {path.name for path in (data / 'out').iterdir()}

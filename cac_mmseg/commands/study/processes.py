@@ -98,17 +98,17 @@ def _run(run: Run, environment: Dict[str, str],
         str(run.folder),
         str(run.result_file)
     ]
-    with open(run.folder / 'log.txt', 'w') as log:
-        process = subprocess.Popen(
+    with open(run.folder / 'log.txt', 'w') as log, subprocess.Popen(
             line,
+            stdin=subprocess.PIPE,  # closes with this process: the worker ends
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | environment)
-    try:
-        while process.poll() is None and not stopped.wait(POLL):
-            yield _iteration(run)
-    finally:
-        end(process)
+            env=os.environ | environment) as process:
+        try:
+            while process.poll() is None and not stopped.wait(POLL):
+                yield _iteration(run)
+        finally:
+            end(process)
 
 
 def end(process: subprocess.Popen) -> None:

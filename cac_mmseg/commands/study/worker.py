@@ -4,9 +4,11 @@ In its own process, so that the peak memory is that of the run, and failures
 are isolated. Arguments: the folder of the run, and the file for its result.
 """
 import json
+import os
 import sys
 from pathlib import Path
 from statistics import median
+from threading import Thread
 from typing import Any, Dict
 
 import torch
@@ -135,8 +137,22 @@ def _costs(runner: Runner) -> Dict[str, float]:
         multiply_adds=multiply_adds(model.cpu(), inputs.cpu()))
 
 
+def _end_with_parent() -> None:
+    """End this process when its parent does, even if that is killed.
+
+    The parent holds the other end of the standard input, and writes nothing.
+    """
+
+    def wait() -> None:
+        os.read(0, 1)
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
 def main(folder: str, result_file: str) -> None:
     """Train; the result is written last, completely or not at all."""
+    _end_with_parent()
     result = train(Path(folder))
     with new_file(result_file) as file:
         file.write_text(json.dumps(result, separators=(',', ':')) + '\n')
