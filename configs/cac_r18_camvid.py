@@ -10,7 +10,6 @@ model = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='CheckLabels', num_classes=11),
     dict(
         type='RandomResize',
         scale=(480, 360),

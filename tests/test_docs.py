@@ -62,6 +62,10 @@ FEW = [
     'val_dataloader.dataset.num_images=2',
     'test_dataloader.dataset.num_images=2'
 ]
+SMALL = [
+    "'train_dataloader.dataset.pipeline.3.crop_size=(48,64)'",
+    "'model.data_preprocessor.size=(48,64)'"
+]
 
 
 def blocks(language, pages=PAGES):
@@ -190,6 +194,8 @@ def shortened(command):
         extra += TINY
     if 'contextshapes' in command:
         extra += FEW
+    if command.startswith('mim train mmsegmentation my_data.py'):
+        extra += SMALL
     if not extra or command.startswith(('python', 'mim run')):
         return command
     # one point of the grid

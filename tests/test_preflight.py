@@ -1,17 +1,22 @@
 """Errors that a user can read, in place of deep or silent ones."""
 import re
 import subprocess
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn as nn
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from mmengine.structures import PixelData
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 from test_mim import MIM, SHORT
 
-from cac_mmseg import CheckLabels
+from cac_mmseg import CheckLabels, PreflightHook, config_path
 
 
 def fails(command, *arguments, cwd):
@@ -107,23 +112,72 @@ def test_mim_ends_with_the_same_message(tmp_path, configs):
     assert message.startswith('RuntimeError: the pretrained weights')
 
 
-def results(values, **more):
-    return dict(
+# ---- labels
+
+
+def load(values, **more):
+    """Check a label map as it is loaded."""
+    results = dict(
         gt_seg_map=np.array([values], np.uint8),
         seg_map_path='labels/a.png',
         **more)
+    assert CheckLabels(num_classes=4)(results) is results
 
 
-def test_labels_in_range_pass():
-    check = CheckLabels(num_classes=4)
-    given = results([0, 3, 255])
-    assert check(given) is given
+def step(values, cascade=False, ignore_index=255, **more):
+    """Check a batch with a label map, a sound one, and an image without."""
+    head = nn.Module()
+    head.num_classes, head.ignore_index = 4, ignore_index
+    model = nn.Module()
+    model.decode_head = head
+    if cascade:
+        model.decode_head = nn.ModuleList([nn.Identity(), head])
+    samples = [SegDataSample()]
+    for name, labels in (('b', [0, 3]), ('a', values)):
+        sample = SegDataSample(
+            metainfo=dict(seg_map_path=f'labels/{name}.png', **more))
+        sample.gt_sem_seg = PixelData(data=torch.tensor([[labels]]))
+        samples.append(sample)
+    PreflightHook().before_train_iter(
+        SimpleNamespace(model=model), 0, dict(data_samples=samples))
 
 
+CHECKS = [load, step, partial(step, cascade=True)]
+
+
+@pytest.mark.parametrize('check', CHECKS)
+def test_labels_in_range_pass(check):
+    check([0, 3, 255])
+
+
+@pytest.mark.parametrize('check', CHECKS)
 @pytest.mark.parametrize('values, wrong', [([0, 4], '[4]'),
                                            ([254, 9, 9, 255], '[9, 254]')])
-def test_labels_out_of_range_are_named_with_their_file(values, wrong):
+def test_labels_out_of_range_are_named_with_their_file(check, values, wrong):
     with pytest.raises(ValueError, match='labels/a.png') as info:
-        CheckLabels(num_classes=4)(results(values, reduce_zero_label=True))
+        check(values, reduce_zero_label=True)
     assert f'the values {wrong} (after reduce_zero_label)' in str(info.value)
     assert '0 to 3' in str(info.value)
+
+
+def test_the_head_says_which_label_is_ignored():
+    step([3, -1], ignore_index=-1)
+    step([3, 255], ignore_index=None)
+    with pytest.raises(ValueError, match=r'\[255\].* or -1 to ignore'):
+        step([3, 255], ignore_index=-1)
+    with pytest.raises(ValueError, match=r'\[-1\].* or 255 to ignore'):
+        step([3, -1])
+
+
+def test_a_model_without_a_decode_head_is_left_alone():
+    PreflightHook().before_train_iter(
+        SimpleNamespace(model=nn.Identity()), 0, dict(data_samples=[None]))
+
+
+def test_training_names_the_first_label_that_is_no_class(tmp_path, run):
+    config = tmp_path / 'three.py'
+    config.write_text(f"_base_ = '{config_path('cac_r18_contextshapes')}'\n"
+                      'model = dict(decode_head=dict(num_classes=3, '
+                      'loss_decode=dict(class_weight=None)))\n')
+    with pytest.raises(ValueError, match=r'contextshapes://.*values \[3\]'):
+        run('train', config.with_suffix(''))

@@ -2,20 +2,20 @@
 import copy
 from typing import Dict, List
 
-import numpy as np
 from mmcv.transforms import BaseTransform, Compose
 from mmseg.registry import TRANSFORMS
 
 from ..utils.checks import check_int
+from ..utils.labels import check_labels
 
 
 @TRANSFORMS.register_module()
 class CheckLabels(BaseTransform):
     """Refuse a label map with values that are no class, naming its file.
 
-    The loss would fail without naming the file, on a GPU with a device-side
-    assertion that ends the process. Goes after ``LoadAnnotations``, where
-    labels are 0 .. num_classes - 1 or 255 (ignored).
+    Goes after ``LoadAnnotations``, where labels are 0 .. num_classes - 1 or
+    255 (ignored). For a pipeline whose result is kept, such as LoadOnce's;
+    PreflightHook checks what any other pipeline leads to.
 
     Args:
         num_classes: Number of classes.
@@ -29,17 +29,11 @@ class CheckLabels(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Return ``results`` unchanged."""
-        counts = np.bincount(results['gt_seg_map'].ravel(), minlength=256)
-        wrong = np.flatnonzero(counts[self.num_classes:255]) + self.num_classes
-        if len(wrong):
-            shift = ' (after reduce_zero_label)' * bool(
-                results.get('reduce_zero_label'))
-            raise ValueError(
-                f'label map {results.get("seg_map_path")} has the values '
-                f'{wrong.tolist()}{shift}, but labels are 0 to '
-                f'{self.num_classes - 1}, or 255 to ignore a pixel. Convert '
-                "it as mmseg's guide for the data set says, and see that "
-                'reduce_zero_label fits it')
+        check_labels(
+            results['gt_seg_map'],
+            self.num_classes,
+            results.get('seg_map_path'),
+            reduced=bool(results.get('reduce_zero_label')))
         return results
 
     def __repr__(self) -> str:

@@ -1,22 +1,24 @@
-"""Checks before a run of what would fail late, silently or deep inside."""
+"""Checks of what would fail late, silently or deep inside."""
 from contextlib import ExitStack
-from typing import List, Optional
+from typing import Any, List, Optional
 
 import torch.nn as nn
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from mmseg.registry import HOOKS
 
 from ..utils.checkpoint import allow_log, load_weights
+from ..utils.labels import check_labels
 from .resume import settle_last_checkpoint
 
 
 @HOOKS.register_module()
 class PreflightHook(Hook):
-    """Check the checkpoints and weights that a run starts from.
+    """Check the checkpoints and weights that a run starts from, and labels.
 
     Checkpoints are read without running code that they name, which mmengine
     may run. A resumed run continues from the newest intact checkpoint
@@ -27,6 +29,7 @@ class PreflightHook(Hook):
             from cannot be loaded; mmengine raises from deep inside.
         FileNotFoundError, ValueError: If a checkpoint to be loaded is missing,
             damaged, or names code to be run.
+        ValueError: In training, at a label that is no class, with its file.
         ValueError: Before a test, if the checkpoint does not fit the model,
             where mmengine only warns. In training a misfit stays a warning:
             ``load_from`` may leave out a classifier on purpose.
@@ -72,6 +75,23 @@ class PreflightHook(Hook):
         self.loading.close()
         self.misfits = []  # training will make it fit
 
+    def before_train_iter(self,
+                          runner: Runner,
+                          batch_idx: int,
+                          data_batch: Any = None) -> None:
+        """Check the labels of a batch, which is still on the CPU."""
+        head = _head(runner.model)
+        for sample in data_batch['data_samples'] if head else ():
+            if 'gt_sem_seg' in sample:
+                check_labels(
+                    sample.gt_sem_seg.data.numpy(),
+                    head.num_classes,
+                    sample.get('seg_map_path'),
+                    # None counts as the default in mmseg's losses
+                    ignored=255
+                    if head.ignore_index is None else head.ignore_index,
+                    reduced=bool(sample.get('reduce_zero_label')))
+
     def before_val(self, runner: Runner) -> None:
         self.before_test(runner)
 
@@ -83,6 +103,14 @@ class PreflightHook(Hook):
                 f'model of the config in {len(self.misfits)} places: '
                 f'{"; ".join(self.misfits[:4])}. Test it with the config that '
                 'it was trained with')
+
+
+def _head(model: nn.Module) -> Optional[nn.Module]:
+    """Return the decode head, of a cascade the last one, None without one."""
+    if is_model_wrapper(model):
+        model = model.module
+    head = getattr(model, 'decode_head', None)
+    return head[-1] if isinstance(head, nn.ModuleList) else head
 
 
 def _check_start(runner: Runner) -> None:

@@ -4,7 +4,6 @@ crop_size = (360, 480)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='CheckLabels', num_classes=11),
     dict(
         type='RandomResize',
         scale=(480, 360),

@@ -4,7 +4,6 @@ crop_size = (512, 1024)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='CheckLabels', num_classes=19),
     dict(
         type='RandomResize',
         scale=(2048, 1024),

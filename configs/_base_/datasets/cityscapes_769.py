@@ -3,7 +3,6 @@ crop_size = (769, 769)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='CheckLabels', num_classes=19),
     dict(
         type='RandomResize',
         scale=(2049, 1025),

@@ -5,7 +5,6 @@ crop_size = (480, 480)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='CheckLabels', num_classes=59),
     dict(
         type='RandomResize',
         scale=(520, 520),

@@ -11,7 +11,6 @@ crop_size = (512, 512)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='CheckLabels', num_classes=7),
     dict(
         type='RandomResize',
         scale=(2048, 512),

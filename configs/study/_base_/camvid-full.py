@@ -4,7 +4,7 @@ model = dict(
     decode_head=dict(num_classes=11),
     auxiliary_head=dict(num_classes=11))
 train_pipeline = [
-    dict(type='LoadOnce', transforms=_base_.train_pipeline[:3]),
-    *_base_.train_pipeline[3:]
+    dict(type='LoadOnce', transforms=_base_.train_pipeline[:2]),
+    *_base_.train_pipeline[2:]
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
