@@ -14,8 +14,8 @@ class CheckLabels(BaseTransform):
     """Refuse a label map with values that are no class, naming its file.
 
     Goes after ``LoadAnnotations``, where labels are 0 .. num_classes - 1 or
-    255 (ignored). For a pipeline whose result is kept, such as LoadOnce's;
-    PreflightHook checks what any other pipeline leads to.
+    255 (ignored). PreflightHook checks each batch; this checks once what
+    ``LoadOnce`` keeps.
 
     Args:
         num_classes: Number of classes.

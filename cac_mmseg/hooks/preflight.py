@@ -81,15 +81,17 @@ class PreflightHook(Hook):
                           data_batch: Any = None) -> None:
         """Check the labels of a batch, which is still on the CPU."""
         head = _head(runner.model)
-        for sample in data_batch['data_samples'] if head else ():
+        if head is None:
+            return
+        # 255 is what data sets ignore, also where binary losses need no value
+        ignored = 255 if head.ignore_index is None else head.ignore_index
+        for sample in data_batch['data_samples']:
             if 'gt_sem_seg' in sample:
                 check_labels(
                     sample.gt_sem_seg.data.numpy(),
                     head.num_classes,
                     sample.get('seg_map_path'),
-                    # None counts as the default in mmseg's losses
-                    ignored=255
-                    if head.ignore_index is None else head.ignore_index,
+                    ignored=ignored,
                     reduced=bool(sample.get('reduce_zero_label')))
 
     def before_val(self, runner: Runner) -> None:

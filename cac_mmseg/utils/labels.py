@@ -33,6 +33,6 @@ def check_labels(labels: np.ndarray,
     raise ValueError(
         f'label map {path} has the values {np.unique(labels[wrong]).tolist()}'
         f'{shift}, but labels are 0 to {num_classes - 1}, or {ignored} to '
-        'ignore a pixel: num_classes of the heads or reduce_zero_label does '
-        'not fit the data, or they are not converted yet. python -m cac_mmseg '
-        'check-data CONFIG lists all such files')
+        'ignore a pixel. Convert the labels, or change num_classes of the '
+        'heads or reduce_zero_label; python -m cac_mmseg check-data CONFIG '
+        'lists all such files')
