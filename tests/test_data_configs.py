@@ -1,15 +1,19 @@
 """The configs of real data sets on their genuine layouts, through mim."""
 import copy
 import re
+from types import SimpleNamespace
 
 import cv2
 import fake_data
 import pytest
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 from test_mim import mim, miou
+
+from cac_mmseg import PreflightHook
 
 SMALL = '''
 _base_ = '{base}'
@@ -65,18 +69,22 @@ def test_a_label_out_of_range_names_its_file(tmp_path, configs, monkeypatch):
     fake_data.make(tmp_path, 'voc12')
     for path in tmp_path.rglob('SegmentationClass/2007_00000[012].png'):
         label = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        label[5, 5] = 77
+        label[::2] = 77  # in each crop
         cv2.imwrite(str(path), label)
     monkeypatch.chdir(tmp_path)
     cfg = Config.fromfile(write_config(tmp_path, configs, 'voc12'))
     init_default_scope('mmseg')
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    head = SimpleNamespace(
+        num_classes=cfg.model.decode_head.num_classes, ignore_index=255)
+    runner = SimpleNamespace(model=SimpleNamespace(decode_head=head))
     for i in range(3):
+        batch = pseudo_collate([dataset[i]])
         with pytest.raises(
                 ValueError,
                 match=rf'SegmentationClass/2007_00000{i}.png has the values '
                 r'\[77\], but labels are 0 to 20'):
-            dataset[i]
+            PreflightHook().before_train_iter(runner, 0, batch)
 
 
 @pytest.mark.parametrize('name, missing', [
