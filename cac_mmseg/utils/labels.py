@@ -1,7 +1,16 @@
 """Label maps, and values in them that are no class."""
-from typing import Optional
+from typing import List, Optional
 
 import numpy as np
+
+
+def wrong_labels(labels: np.ndarray,
+                 num_classes: int,
+                 ignored: int = 255) -> List[int]:
+    """Return the values that are neither 0 .. num_classes - 1 nor ignored."""
+    wrong = (labels < 0) | (labels >= num_classes)
+    wrong &= labels != ignored
+    return np.unique(labels[wrong]).tolist() if wrong.any() else []
 
 
 def check_labels(labels: np.ndarray,
@@ -25,14 +34,12 @@ def check_labels(labels: np.ndarray,
     Raises:
         ValueError: With the file and the values.
     """
-    wrong = (labels < 0) | (labels >= num_classes)
-    wrong &= labels != ignored
-    if not wrong.any():
+    wrong = wrong_labels(labels, num_classes, ignored)
+    if not wrong:
         return
     shift = ' (after reduce_zero_label)' * reduced
     raise ValueError(
-        f'label map {path} has the values {np.unique(labels[wrong]).tolist()}'
-        f'{shift}, but labels are 0 to {num_classes - 1}, or {ignored} to '
-        'ignore a pixel. Convert the labels, or change num_classes of the '
-        'heads or reduce_zero_label; python -m cac_mmseg check-data CONFIG '
-        'lists all such files')
+        f'label map {path} has the values {wrong}{shift}, but labels are 0 to '
+        f'{num_classes - 1}, or {ignored} to ignore a pixel. Convert the '
+        'labels, or change num_classes of the heads or reduce_zero_label; '
+        'python -m cac_mmseg check-data CONFIG lists all such files')

@@ -9,6 +9,7 @@ from mmengine.dataset import BaseDataset, Compose
 from mmengine.utils import track_progress_rich
 
 from ...utils.config import build_datasets, dataset_configs
+from ...utils.labels import wrong_labels
 from ...visualization.reader import is_there, read_image
 
 
@@ -56,8 +57,7 @@ class Loader:
             problems.append(f'{label} is of the size {labels.shape}, its '
                             f'image of {size}')
         counts = np.bincount(labels.ravel(), minlength=256)
-        known = {*range(self.classes), self.ignored}
-        wrong = [v for v in np.flatnonzero(counts).tolist() if v not in known]
+        wrong = wrong_labels(labels, self.classes, self.ignored)
         if wrong:
             problems.append(f'{label} has the values {wrong}, but labels are '
                             f'0 to {self.classes - 1}, or {self.ignored}')
