@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import cv2
@@ -459,6 +460,36 @@ def test_a_run_that_fails_takes_none_along(command, data):
     status, output = finished(command('--heads', 'bad.py', '--seeds', '1'))
     assert status == 1 and f'failed, see {log}' in output
     assert 'Traceback' not in output
+
+
+@pytest.mark.parametrize('gpus, set_to, given', [
+    (0, {}, [dict(OMP_NUM_THREADS='2')] * 4),
+    (0, dict(OMP_NUM_THREADS='1'), [dict(OMP_NUM_THREADS='1')] * 4),
+    (2, {}, [dict(CUDA_VISIBLE_DEVICES=name) for name in '0101']),
+    (2, dict(CUDA_VISIBLE_DEVICES='3,5'),
+     [dict(CUDA_VISIBLE_DEVICES=name) for name in '3535']),
+])
+def test_runs_share_cores_and_gpus(tmp_path, monkeypatch, gpus, set_to, given):
+    """Of 8 cores, or the threads that are asked for; or the GPUs there are."""
+    found = []
+    all_run = threading.Barrier(4)
+
+    def run(run, environment, stopped):
+        all_run.wait(60)  # no process gets the slot of another
+        found.append(environment)
+        yield 1
+
+    monkeypatch.setattr(processes, '_run', run)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: gpus)
+    monkeypatch.setattr(
+        os, 'sched_getaffinity', lambda pid: range(8), raising=False)
+    for name in ('OMP_NUM_THREADS', 'CUDA_VISIBLE_DEVICES'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in set_to.items():
+        monkeypatch.setenv(name, value)
+    runs = plan(['fcn'], 4, tmp_path, options=SMALL)
+    assert execute(runs, 4) == runs  # none has left a result
+    assert sorted(map(str, found)) == sorted(map(str, given))
 
 
 def test_a_study_is_reported_from_what_it_left(data, tmp_path, rng, capsys,

@@ -28,8 +28,9 @@ def execute(runs: Sequence[Run], jobs: int) -> List[Run]:
 
     Args:
         runs: Those to be carried out; what is in their folders is removed.
-        jobs: Processes. Without a GPU they share the processor's cores; with
-            several GPUs they are spread over them.
+        jobs: Processes. Without a GPU they share the processor's cores, or
+            have ``OMP_NUM_THREADS`` threads each, if that is set; with several
+            GPUs they are spread over them.
 
     Returns:
         The runs that failed; each has a ``log.txt``.
@@ -147,7 +148,10 @@ def _share(slot: int, jobs: int) -> Dict[str, str]:
     if not count:
         cores = len(os.sched_getaffinity(0)) if hasattr(
             os, 'sched_getaffinity') else os.cpu_count()
-        return dict(OMP_NUM_THREADS=str(max(1, cores // jobs)))
+        # set, it is left alone: two studies at a time need fewer threads
+        return dict(
+            OMP_NUM_THREADS=os.environ.get('OMP_NUM_THREADS')
+            or str(max(1, cores // jobs)))
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
     names = visible.split(',') if visible else [*map(str, range(count))]
     return dict(CUDA_VISIBLE_DEVICES=names[slot % count])
