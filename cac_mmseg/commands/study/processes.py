@@ -148,7 +148,7 @@ def _share(slot: int, jobs: int) -> Dict[str, str]:
     if not count:
         cores = len(os.sched_getaffinity(0)) if hasattr(
             os, 'sched_getaffinity') else os.cpu_count()
-        # set, it is left alone: two studies at a time need fewer threads
+        # the user's value wins: two studies at a time share the cores as well
         return dict(
             OMP_NUM_THREADS=os.environ.get('OMP_NUM_THREADS')
             or str(max(1, cores // jobs)))
