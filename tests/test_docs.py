@@ -40,6 +40,7 @@ ELSEWHERE = [
      r'.*--(resume|show-dir|tta)', 'of another config: test_mim'),
     (r'python -m cac_mmseg study ', 'an hour or more; in short: test_study'),
     (r'python docs/explain_check.py ', 'an hour; short: test_explain_check'),
+    (r'python docs/permute_context.py ', 'of a study: test_permute_context'),
     (r'python -m cac_mmseg benchmark --configs ', 'test_benchmark'),
     (r'mim train mmsegmentation configs/cac_r50_camvid.py '
      r'--cfg-options model.pretrained=', 'test_data_configs, test_preflight'),

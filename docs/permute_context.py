@@ -1,0 +1,123 @@
+"""Does a trained head use its context? The measurement of docs/study.md.
+
+Permutation importance (Breiman, 2001): every validation image is segmented
+with the kernels, or the globally pooled branch, of another one, that half of
+the data set further on. The change in mIoU is what this part of the context is
+worth. "Mean kernels" are those that batch normalisation maps from its running
+mean, the same for every image.
+"""
+import argparse
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import Dict, Iterable, List, Optional, Sequence
+
+import numpy as np
+import torch
+from mmengine.runner import Runner
+from mmseg.evaluation import IoUMetric
+from mmseg.models import BaseSegmentor
+from torch import Tensor
+
+from cac_mmseg.commands.study.results import HeadResults, gaps
+from cac_mmseg.utils.checkpoint import load_model
+from cac_mmseg.utils.tables import markdown_table
+from cac_mmseg.visualization.context_paths import (ContextPath, KernelPath,
+                                                   PooledPath, find_paths)
+
+OWN = 'mIoU'  # with the context of the image itself
+CHANGES = ('mean kernels', 'kernels of another', 'branch of another',
+           'both of another')
+Values = Dict[ContextPath, Tensor]
+
+
+def changes(start: Values, other: Values) -> Dict[str, Values]:
+    """Return what takes the place of the image's own context, by name.
+
+    Args:
+        start: Of each path, its value under the mean context.
+        other: Its value for another image.
+    """
+
+    def part(values: Values, kind: type) -> Values:
+        return {p: value for p, value in values.items() if isinstance(p, kind)}
+
+    values = dict(
+        zip(CHANGES, (part(start, KernelPath), part(
+            other, KernelPath), part(other, PooledPath), other)))
+    if not (values['kernels of another'] and values['branch of another']):
+        del values['both of another']  # repeats the one that there is
+    return {name: value for name, value in values.items() if value}
+
+
+@torch.no_grad()
+def segment(model: BaseSegmentor, data: dict) -> np.ndarray:
+    """Segment an image: intersections and unions with the truth, (2, K)."""
+    output, = model.test_step(data)
+    found = IoUMetric.intersect_and_union(output.pred_sem_seg.data[0],
+                                          output.gt_sem_seg.data[0],
+                                          output.seg_logits.data.shape[0], 255)
+    return torch.stack(found[:2]).double().numpy()
+
+
+def measure(run: Path, images: Optional[int]) -> Dict[str, np.ndarray]:
+    """Segment the images with each context: their areas, (images, 2, K)."""
+    checkpoint, = run.glob('work_dir/iter_*.pth')
+    model = load_model(run / 'config.py', checkpoint)
+    model.cfg.val_dataloader.batch_size = 1
+    loader = Runner.build_dataloader(model.cfg.val_dataloader)
+    paths = find_paths(model)
+    areas: Dict[str, List[np.ndarray]] = {OWN: []}
+    starts: List[Values] = []
+    ends: List[Values] = []
+    for data in islice(loader, images):
+        with ExitStack() as stack:
+            for path in paths:
+                stack.enter_context(path.recording())
+            areas[OWN].append(segment(model, data))
+        starts.append({path: path.start for path in paths})
+        ends.append({path: path.end for path in paths})
+    others = np.roll(ends, -(len(ends) // 2))
+    for data, start, other in zip(loader, starts, others):
+        for name, values in changes(start, other).items():
+            with ExitStack() as stack:
+                for path, value in values.items():
+                    stack.enter_context(path.using(value))
+                areas.setdefault(name, []).append(segment(model, data))
+    return {name: np.array(found) for name, found in areas.items()}
+
+
+def row(head: str, seeds: Sequence[Dict[str, np.ndarray]]) -> List[str]:
+    """Return the row of a head: its score, and how each change moves it."""
+    results = []
+    for name in seeds[0]:
+        areas = np.array([seed[name] for seed in seeds])
+        runs = [dict(seed=i) for i in range(len(seeds))]
+        results.append(HeadResults(name, runs, *np.moveaxis(areas, 2, 0)))
+    moved = gaps(results, OWN)
+    return [f'`{head}`', f'{results[0].scores.mean():.1f}'] + [
+        '{:.1f} [{:.1f}, {:.1f}]'.format(*moved[name]) if name in moved else ''
+        for name in CHANGES
+    ]
+
+
+def main(arguments: Optional[Iterable[str]] = None) -> None:
+    """Parse the arguments, and print a row for each head."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'runs', nargs='+', type=Path, help='folders HEAD-seedN of a study')
+    parser.add_argument('--images', type=int, help='at most (default: all)')
+    parsed = parser.parse_args(arguments)
+    heads: Dict[str, List[Dict[str, np.ndarray]]] = {}
+    for run in parsed.runs:
+        head, _, _ = run.name.rpartition('-seed')
+        heads.setdefault(head, []).append(measure(run, parsed.images))
+    print(
+        markdown_table(('head', OWN, *CHANGES),
+                       [row(head, seeds) for head, seeds in heads.items()]))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,68 @@
+"""The measurement in docs/study.md of what trained heads use."""
+import importlib.util
+
+import pytest
+import torch
+from conftest import ROOT
+from mmengine.config import Config
+from mmseg.apis import init_model
+
+spec = importlib.util.spec_from_file_location('permute_context',
+                                              ROOT / 'docs/permute_context.py')
+permute_context = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(permute_context)
+
+KERNELS, BRANCH = 'kernel_norm', 'pool_conv.bn'
+
+
+def run_of(head, configs, folder, constant=(), **head_options):
+    """A finished run, in which paths are the same for every image."""
+    config = Config.fromfile(configs / 'cac_r18_contextshapes.py')
+    config.model.decode_head.update(head_options)
+    config.val_dataloader.update(num_workers=0, persistent_workers=False)
+    config.val_dataloader.dataset.num_images = 4
+    run = folder / f'{head}-seed0'
+    (run / 'work_dir').mkdir(parents=True)
+    config.dump(run / 'config.py')
+    model = init_model(config, device='cpu')
+    # at the start all margins are near 0
+    torch.nn.init.normal_(model.decode_head.conv_seg.weight, std=3)
+    for name, parameter in model.decode_head.named_parameters():
+        if any(f'{path}.weight' in name for path in constant):
+            torch.nn.init.zeros_(parameter)
+    torch.save(model.state_dict(), run / 'work_dir/iter_1.pth')
+    return str(run)
+
+
+def rows_of(printed):
+    cells = [
+        line.strip('|').split('|') for line in printed.splitlines()
+        if line.startswith('| `')
+    ]
+    return {name.strip(' `'): [c.strip() for c in row] for name, *row in cells}
+
+
+@pytest.mark.parametrize('constant, moved', [
+    ((), (True, True, True, True)),
+    ((KERNELS, ), (False, False, True, True)),
+    ((BRANCH, ), (True, True, False, True)),
+    ((KERNELS, BRANCH), (False, ) * 4),
+])
+def test_only_what_depends_on_the_image_moves_the_score(
+        constant, moved, configs, tmp_path, capsys):
+    run = run_of('cac', configs, tmp_path, constant)
+    permute_context.main([run])
+    (_, *changes), = rows_of(capsys.readouterr().out).values()
+    assert tuple(text != '0.0 [0.0, 0.0]' for text in changes) == moved
+
+
+def test_a_path_that_a_head_lacks_is_left_out(configs, tmp_path, capsys):
+    runs = [
+        run_of('cac-nopool', configs, tmp_path, global_pool=False),
+        run_of('cac', configs, tmp_path)
+    ]
+    permute_context.main([*runs, '--images', '2'])
+    rows = rows_of(capsys.readouterr().out)
+    assert [*rows] == ['cac-nopool', 'cac']
+    assert rows['cac-nopool'][3:] == ['', '']
+    assert all(rows['cac'])
