@@ -1,10 +1,10 @@
 """Does a trained head use its context? The measurement of docs/study.md.
 
-Permutation importance (Breiman, 2001): every validation image is segmented
-with the kernels, or the globally pooled branch, of another one, that half of
-the data set further on. The change in mIoU is what this part of the context is
-worth. "Mean kernels" are those that batch normalisation maps from its running
-mean, the same for every image.
+Every validation image is segmented with the kernels, or the globally pooled
+branch, of another one, that half of the data set further on (permutation
+importance: Breiman, 2001), or with their mean: what batch normalisation maps
+from its running mean, the same for every image. The change in mIoU tells what
+this path of the context is worth.
 """
 import argparse
 from contextlib import ExitStack
@@ -19,35 +19,36 @@ from mmseg.evaluation import IoUMetric
 from mmseg.models import BaseSegmentor
 from torch import Tensor
 
-from cac_mmseg.commands.study.results import HeadResults, gaps
+from cac_mmseg.commands.study.results import Gap, HeadResults, gaps
 from cac_mmseg.utils.checkpoint import load_model
 from cac_mmseg.utils.tables import markdown_table
 from cac_mmseg.visualization.context_paths import (ContextPath, KernelPath,
                                                    PooledPath, find_paths)
 
 OWN = 'mIoU'  # with the context of the image itself
-CHANGES = ('mean kernels', 'kernels of another', 'branch of another',
-           'both of another')
+CHANGES = ('mean kernels', 'kernels of another', 'mean branch',
+           'branch of another', 'both of another')
 Values = Dict[ContextPath, Tensor]
 
 
-def changes(start: Values, other: Values) -> Dict[str, Values]:
+def changes(mean: Values, other: Values) -> Dict[str, Values]:
     """Return what takes the place of the image's own context, by name.
 
     Args:
-        start: Of each path, its value under the mean context.
+        mean: Of each path, its value under the mean context.
         other: Its value for another image.
     """
 
     def part(values: Values, kind: type) -> Values:
         return {p: value for p, value in values.items() if isinstance(p, kind)}
 
-    values = dict(
-        zip(CHANGES, (part(start, KernelPath), part(
-            other, KernelPath), part(other, PooledPath), other)))
-    if not (values['kernels of another'] and values['branch of another']):
-        del values['both of another']  # repeats the one that there is
-    return {name: value for name, value in values.items() if value}
+    parts = [
+        part(values, kind) for kind in (KernelPath, PooledPath)
+        for values in (mean, other)
+    ]
+    if all(parts):  # else both are the one that there is
+        parts.append(other)
+    return {name: part for name, part in zip(CHANGES, parts) if part}
 
 
 @torch.no_grad()
@@ -68,18 +69,18 @@ def measure(run: Path, images: Optional[int]) -> Dict[str, np.ndarray]:
     loader = Runner.build_dataloader(model.cfg.val_dataloader)
     paths = find_paths(model)
     areas: Dict[str, List[np.ndarray]] = {OWN: []}
-    starts: List[Values] = []
+    means: List[Values] = []
     ends: List[Values] = []
     for data in islice(loader, images):
         with ExitStack() as stack:
             for path in paths:
                 stack.enter_context(path.recording())
             areas[OWN].append(segment(model, data))
-        starts.append({path: path.start for path in paths})
+        means.append({path: path.start for path in paths})
         ends.append({path: path.end for path in paths})
     others = np.roll(ends, -(len(ends) // 2))
-    for data, start, other in zip(loader, starts, others):
-        for name, values in changes(start, other).items():
+    for data, mean, other in zip(loader, means, others):
+        for name, values in changes(mean, other).items():
             with ExitStack() as stack:
                 for path, value in values.items():
                     stack.enter_context(path.using(value))
@@ -94,8 +95,11 @@ def row(head: str, seeds: Sequence[Dict[str, np.ndarray]]) -> List[str]:
         areas = np.array([seed[name] for seed in seeds])
         runs = [dict(seed=i) for i in range(len(seeds))]
         results.append(HeadResults(name, runs, *np.moveaxis(areas, 2, 0)))
-    moved = gaps(results, OWN)
-    return [f'`{head}`', f'{results[0].scores.mean():.1f}'] + [
+    own, *changed = results
+    moved: Dict[str, Gap] = {}
+    for result in changed:  # not jointly: seeds differ in what a path is worth
+        moved.update(gaps([own, result], OWN))
+    return [f'`{head}`', f'{own.scores.mean():.1f}'] + [
         '{:.1f} [{:.1f}, {:.1f}]'.format(*moved[name]) if name in moved else ''
         for name in CHANGES
     ]

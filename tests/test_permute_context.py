@@ -43,10 +43,10 @@ def rows_of(printed):
 
 
 @pytest.mark.parametrize('constant, moved', [
-    ((), (True, True, True, True)),
-    ((KERNELS, ), (False, False, True, True)),
-    ((BRANCH, ), (True, True, False, True)),
-    ((KERNELS, BRANCH), (False, ) * 4),
+    ((), (True, True, True, True, True)),
+    ((KERNELS, ), (False, False, True, True, True)),
+    ((BRANCH, ), (True, True, False, False, True)),
+    ((KERNELS, BRANCH), (False, ) * 5),
 ])
 def test_only_what_depends_on_the_image_moves_the_score(
         constant, moved, configs, tmp_path, capsys):
@@ -64,5 +64,5 @@ def test_a_path_that_a_head_lacks_is_left_out(configs, tmp_path, capsys):
     permute_context.main([*runs, '--images', '2'])
     rows = rows_of(capsys.readouterr().out)
     assert [*rows] == ['cac-nopool', 'cac']
-    assert rows['cac-nopool'][3:] == ['', '']
+    assert rows['cac-nopool'][3:] == ['', '', '']
     assert all(rows['cac'])
