@@ -22,7 +22,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from cac_mmseg.commands.study import processes, report, results, times
+from cac_mmseg.commands.study import plots, processes, report, results, times
 from cac_mmseg.commands.study.plan import (FOLDER, HEADS, PROTOCOLS, Run, plan,
                                            settings)
 from cac_mmseg.commands.study.processes import execute
@@ -195,6 +195,15 @@ def test_the_interval_covers_no_difference_as_often_as_it_says(
 
 
 # ---- which runs
+
+
+@pytest.mark.parametrize('place', [0, 18, 19, 39])
+def test_no_two_heads_look_alike_in_a_plot(place):
+    names = [f'head-{i}' for i in range(39)]
+    names.insert(place, 'cac')
+    heads = [results.HeadResults(name, [], *np.zeros(2)) for name in names]
+    looks = [(plots.colour(i, heads), plots.marker(i)) for i in range(40)]
+    assert len({*looks}) == 40
 
 
 def test_every_head_has_a_config():

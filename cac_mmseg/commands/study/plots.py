@@ -20,6 +20,9 @@ from .results import HeadResults
 ROWS = 4  # images of predictions.png
 SHOWN = ('fcn', 'pspnet', 'cac')  # columns of it, where they were run
 SPREAD = 'mIoU, mean and range of the seeds'
+# colours of tab20, but for red, and what follows when they are used up
+OTHERS = (*range(0, 6, 2), *range(8, 20, 2), *range(1, 20, 2))
+MARKERS = 'osD^'
 # figures of a run, with label and factor
 COSTS = dict(
     multiply_adds=('multiply-adds of an image, G', 1e-9),
@@ -41,12 +44,17 @@ def draw_all(heads: Sequence[HeadResults], runs: Sequence[Run],
 
 
 def colour(index: int, heads: Sequence[HeadResults]) -> tuple:
-    """CaC in red; every other head in a colour of its own."""
+    """CaC in red; other heads in one of :data:`OTHERS`."""
     if heads[index].name == 'cac':
         return matplotlib.colormaps['tab20'](6)
     others = [i for i, head in enumerate(heads) if head.name != 'cac']
-    free = [*range(0, 6, 2), *range(8, 20, 2), *range(1, 20, 2)]  # not red
-    return matplotlib.colormaps['tab20'](free[others.index(index) % len(free)])
+    at = OTHERS[others.index(index) % len(OTHERS)]
+    return matplotlib.colormaps['tab20'](at)
+
+
+def marker(index: int) -> str:
+    """Tell apart heads that have the same colour."""
+    return MARKERS[index // len(OTHERS) % len(MARKERS)]
 
 
 def accuracy_over_cost(heads: Sequence[HeadResults], path: Path) -> None:
@@ -61,7 +69,7 @@ def accuracy_over_cost(heads: Sequence[HeadResults], path: Path) -> None:
             ax.errorbar(
                 head.median(key) * scale,
                 mean, [[mean - head.scores.min()], [head.scores.max() - mean]],
-                fmt='o',
+                fmt=marker(i),
                 capsize=3,
                 label=head.name if ax is axes[0, 0] else None,
                 color=colour(i, heads))
@@ -90,7 +98,7 @@ def learning_curves(heads: Sequence[HeadResults], path: Path) -> None:
         right.plot(
             steps,
             scores.mean(0),
-            marker='o',
+            marker=marker(i),
             markersize=4,
             label=head.name,
             color=colour(i, heads))
