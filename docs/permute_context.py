@@ -10,7 +10,7 @@ import argparse
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
@@ -105,7 +105,7 @@ def row(head: str, seeds: Sequence[Dict[str, np.ndarray]]) -> List[str]:
     ]
 
 
-def main(arguments: Optional[Iterable[str]] = None) -> None:
+def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Parse the arguments, and print a row for each head."""
     parser = argparse.ArgumentParser(
         description=__doc__,
