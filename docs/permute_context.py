@@ -1,10 +1,10 @@
 """Does a trained head use its context? The measurement of docs/study.md.
 
 Every validation image is segmented with the kernels, or the globally pooled
-branch, of another one, that half of the data set further on (permutation
-importance: Breiman, 2001), or with their mean: what batch normalisation maps
-from its running mean, the same for every image. The change in mIoU tells what
-this path of the context is worth.
+branch, of the image half of the data set further on (permutation importance:
+Breiman, 2001), or with the mean ones, which batch normalisation maps from its
+running mean: the same for every image. The change in mIoU is what this path of
+the context is worth.
 """
 import argparse
 from contextlib import ExitStack
@@ -19,7 +19,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.models import BaseSegmentor
 from torch import Tensor
 
-from cac_mmseg.commands.study.results import Gap, HeadResults, gaps
+from cac_mmseg.commands.study.results import HeadResults, gaps
 from cac_mmseg.utils.checkpoint import load_model
 from cac_mmseg.utils.tables import markdown_table
 from cac_mmseg.visualization.context_paths import (ContextPath, KernelPath,
@@ -96,9 +96,8 @@ def row(head: str, seeds: Sequence[Dict[str, np.ndarray]]) -> List[str]:
         runs = [dict(seed=i) for i in range(len(seeds))]
         results.append(HeadResults(name, runs, *np.moveaxis(areas, 2, 0)))
     own, *changed = results
-    moved: Dict[str, Gap] = {}
-    for result in changed:  # not jointly: seeds differ in what a path is worth
-        moved.update(gaps([own, result], OWN))
+    # not jointly: seeds differ in what a path is worth
+    moved = {r.name: gaps([own, r], OWN)[r.name] for r in changed}
     return [f'`{head}`', f'{own.scores.mean():.1f}'] + [
         '{:.1f} [{:.1f}, {:.1f}]'.format(*moved[name]) if name in moved else ''
         for name in CHANGES
