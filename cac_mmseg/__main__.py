@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import List, Optional
 
 from .utils.env import require_stack
+from .utils.errors import UserError
 
 COMMANDS = {
     'adopt': 'a config with CaCHead from one without',
@@ -46,8 +47,14 @@ def main(argv: Optional[List[str]] = None) -> None:
     warnings.filterwarnings('ignore', 'Default ``avg_non_ignore``')
     try:
         module.run(arguments)
-    except (ImportError, OSError, ValueError) as error:
-        parser.error(str(error))
+    except UserError as error:
+        commands.choices[arguments.command].error(str(error))
+    except Exception:
+        print(
+            'This is a fault of cac_mmseg, not of yours. Please report it '
+            'with the lines below and those of `python -m cac_mmseg doctor`:',
+            file=sys.stderr)
+        raise
 
 
 def _load(name: str, parser: argparse.ArgumentParser) -> ModuleType:

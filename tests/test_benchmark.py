@@ -185,10 +185,10 @@ def test_op_compares_with_the_floor(capsys):
 
 @pytest.mark.parametrize('arguments, words', [
     (['--heads', 'CaCHad'], ['--heads', 'CaCHad', 'CaCHead-4']),
-    (['--rounds', '0'], ['--rounds must be >= 1']),
-    (['--batch', '-1'], ['--batch must be >= 1']),
-    (['--device', 'tpu0'], ['--device tpu0', '--device cpu']),
-    (['--device', 'cuda:99'], ['--device cuda:99', '--device cpu']),
+    (['--rounds', '0'], ['--rounds: must be >= 1']),
+    (['--batch', '-1'], ['--batch: must be >= 1']),
+    (['--device', 'tpu0'], ['--device: tpu0', '--device cpu']),
+    (['--device', 'cuda:99'], ['--device: cuda:99', '--device cpu']),
     (['--dtype', 'int8'], ['--dtype']),
     (['--json', '/nowhere/a.json'], ['/nowhere/a.json', 'folder']),
     (['--backbone', '18'], ['--backbone']),

@@ -113,7 +113,7 @@ def test_what_does_not_fit_is_named(trained, tmp_path, capsys, configs):
                                                        tmp_path / 'model.pt')
     assert 'is not a folder' in refuse(capsys, config, weights, '--out',
                                        tmp_path / 'nowhere/model.pt2')
-    assert '--size must be >= 64, got 8' in refuse(capsys, config, weights,
-                                                   '--out', out, '--size', 8,
-                                                   64)
+    assert '--size: must be >= 64, got 8' in refuse(capsys, config, weights,
+                                                    '--out', out, '--size', 8,
+                                                    64)
     assert not [*tmp_path.glob('model*')]

@@ -142,7 +142,7 @@ def test_what_does_not_fit_is_named(files, configs, capsys):
                                                       files / 'label/0.png')
     assert 'channels must be 0 to 63' in refuse(files, capsys, image,
                                                 '--channels', 64)
-    assert '--top must be >= 1' in refuse(files, capsys, image, '--top', 0)
+    assert '--top: must be >= 1' in refuse(files, capsys, image, '--top', 0)
     os.remove(files / 'label/0.png')
     assert '1 label maps are missing' in refuse(files, capsys, image,
                                                 '--labels', files / 'label')

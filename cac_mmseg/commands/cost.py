@@ -14,7 +14,7 @@ from ..baselines import (ChannelAttentionModule, FCKernelModule,
                          FixedKernelModule, GAPKernelModule, IdentityModule)
 from ..cac_module import CaCModule
 from ..utils.analysis import multiply_adds, saved_bytes
-from ..utils.checks import check_int
+from ..utils.options import at_least
 from ..utils.tables import markdown_table
 
 ROWS = {
@@ -69,20 +69,20 @@ def table(channels: int, height: int, width: int) -> str:
     """Return the measurements as a Markdown table."""
     headings = ('re-weighting', 'parameters', 'multiply-adds',
                 'saved for backward, MiB')
-    return markdown_table(
-        headings, [(row['name'], f'{row["parameters"]:,}',
-                    f'{row["multiply_adds"] / 1e9:.2f} G',
-                    f'{row["saved_bytes"] / 2**20:.1f}')
-                   for row in measure(channels, height, width)])
+    return markdown_table(headings,
+                          [(row['name'], f'{row["parameters"]:,}',
+                            f'{row["multiply_adds"] / 1e9:.2f} G',
+                            f'{row["saved_bytes"] / 2**20:.1f}')
+                           for row in measure(channels, height, width)])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        '--channels', type=int, default=512, help='C (default: 512)')
+        '--channels', type=at_least(1), default=512, help='C (default: 512)')
     parser.add_argument(
         '--size',
-        type=int,
+        type=at_least(1),
         nargs=2,
         default=(64, 128),
         metavar=('H', 'W'),
@@ -95,7 +95,4 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: naming the option that does not fit.
     """
-    check_int('--channels', arguments.channels)
-    for value in arguments.size:
-        check_int('--size', value)
     print(table(arguments.channels, *arguments.size))

@@ -20,8 +20,9 @@ from mmengine.device import get_device
 from mmengine.utils import track_iter_progress
 
 from ..utils.checkpoint import load_model
-from ..utils.checks import check_device, check_int
+from ..utils.errors import MissingFileError, UserError
 from ..utils.files import make_folder, new_file
+from ..utils.options import at_least, device
 from ..visualization.attribution import STEPS, attribute_context
 from ..visualization.draw import draw_shares, paint, save_picture
 from ..visualization.explorer import explorer
@@ -41,8 +42,8 @@ def largest_region(labels: np.ndarray, index: int) -> np.ndarray:
     count, parts, stats, _ = cv2.connectedComponentsWithStats(
         (labels == index).astype(np.uint8))
     if count < 2:
-        raise ValueError('--class: no pixel is predicted as it; use --at or '
-                         '--mask to say where')
+        raise UserError('--class: no pixel is predicted as it; use --at or '
+                        '--mask to say where')
     return parts == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()
 
 
@@ -54,8 +55,8 @@ def region_at(labels: np.ndarray, x: int, y: int) -> np.ndarray:
     """
     height, width = labels.shape
     if not (0 <= x < width and 0 <= y < height):
-        raise ValueError(f'--at must be within the image, 0 to {width - 1} '
-                         f'and 0 to {height - 1}, got {x} {y}')
+        raise UserError(f'--at must be within the image, 0 to {width - 1} '
+                        f'and 0 to {height - 1}, got {x} {y}')
     _, parts = cv2.connectedComponents((labels == labels[y,
                                                          x]).astype(np.uint8))
     return parts == parts[y, x]
@@ -69,13 +70,13 @@ def read_mask(path: str, shape: Tuple[int, int]) -> np.ndarray:
             size than the image.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f'--mask {path} is not a file')
+        raise MissingFileError(f'--mask {path} is not a file')
     mask = read_image(path).any(2)
     if mask.shape != shape:
-        raise ValueError(f'--mask {path} is of the size {mask.shape}, its '
-                         f'image of {shape}')
+        raise UserError(f'--mask {path} is of the size {mask.shape}, its '
+                        f'image of {shape}')
     if not mask.any():
-        raise ValueError(f'--mask {path} has no pixel above zero')
+        raise UserError(f'--mask {path} has no pixel above zero')
     return mask
 
 
@@ -86,8 +87,8 @@ def class_index(option: str, name: str, classes: List[str]) -> int:
         ValueError: If there is no such class.
     """
     if name not in classes:
-        raise ValueError(f'{option} must be one of {", ".join(classes)}, got '
-                         f'{name!r}')
+        raise UserError(f'{option} must be one of {", ".join(classes)}, got '
+                        f'{name!r}')
     return [*classes].index(name)
 
 
@@ -146,11 +147,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='also write IMAGE.html, a file that needs no network')
     add('--steps',
-        type=int,
+        type=at_least(1),
         default=STEPS,
         help='of the integral, for models without a closed form (default: '
         '%(default)s)')
-    add('--device', default=get_device(), help='default: %(default)s')
+    add('--device',
+        type=device,
+        default=get_device(),
+        help='default: %(default)s')
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -159,10 +163,9 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         FileNotFoundError, ValueError: naming what does not fit.
     """
-    check_int('--steps', arguments.steps)
     images = find_images(arguments.images)
-    device = check_device(arguments.device)
-    model = load_model(arguments.config, arguments.checkpoint).to(device)
+    model = load_model(arguments.config,
+                       arguments.checkpoint).to(arguments.device)
     reader = Reader(model.cfg, None)
     classes = reader.dataset.metainfo['classes']
     against = None
@@ -177,7 +180,7 @@ def run(arguments: argparse.Namespace) -> None:
         rows = []
         for region, index in questions(arguments, labels, classes):
             if against is not None and index == against:
-                raise ValueError(
+                raise UserError(
                     f'--against must be another class than that of the '
                     f'region, got {arguments.against!r} for both')
             # the model may read the image at another size

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ..ops import decomposed
 from ..utils.checkpoint import load_model
-from ..utils.checks import check_int
+from ..utils.errors import UserError
 from ..utils.files import new_file
+from ..utils.options import at_least
 
 TOLERANCE = 1e-3  # the largest difference of a logit that is accepted
 FORMATS = ('.onnx', '.pt2')
@@ -68,8 +69,8 @@ def export(network: nn.Module, out: Union[str, Path],
     """
     out = Path(out)
     if out.suffix not in FORMATS:
-        raise ValueError(f'--out must end on {" or ".join(FORMATS)}, got '
-                         f'{out.name}')
+        raise UserError(f'--out must end on {" or ".join(FORMATS)}, got '
+                        f'{out.name}')
     write = _write_onnx if out.suffix == '.onnx' else _write_program
     h, w = size
     with new_file(out) as file:
@@ -80,8 +81,8 @@ def export(network: nn.Module, out: Union[str, Path],
             difference = max(difference, (predict(image) -
                                           network(image)).abs().max().item())
         if not difference <= TOLERANCE:
-            raise ValueError(f'{out} is not written: its logits would differ '
-                             f'by {difference:.1e}, more than {TOLERANCE}')
+            raise UserError(f'{out} is not written: its logits would differ '
+                            f'by {difference:.1e}, more than {TOLERANCE}')
     return difference
 
 
@@ -92,7 +93,7 @@ def _write_onnx(network: nn.Module, file: Path,
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(
+        raise UserError(
             f'{error}: pip install onnx onnxscript onnxruntime') from error
     program = torch.onnx.export(
         network, (image, ),
@@ -138,7 +139,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('checkpoint', help='such as work_dirs/NAME/iter_80000.pth')
     add('--out', required=True, help='such as model.onnx or model.pt2')
     add('--size',
-        type=int,
+        type=at_least(SMALLEST),
         nargs=2,
         default=(256, 512),
         metavar=('H', 'W'),
@@ -151,8 +152,6 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         FileNotFoundError, ImportError, ValueError: See :func:`export`.
     """
-    for value in arguments.size:
-        check_int('--size', value, SMALLEST)
     print(f'building {arguments.config}', flush=True)
     network = build(arguments.config, arguments.checkpoint)
     print(f'exporting and comparing {arguments.out}', flush=True)

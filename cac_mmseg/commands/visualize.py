@@ -12,8 +12,9 @@ from mmengine.device import get_device
 from mmengine.utils import track_iter_progress
 
 from ..utils.checkpoint import load_model
-from ..utils.checks import check_device, check_int
+from ..utils.errors import MissingFileError, UserError
 from ..utils.files import make_folder
+from ..utils.options import at_least, device
 from ..visualization.context import context_modules
 from ..visualization.draw import save_picture
 from ..visualization.page import page
@@ -44,16 +45,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='DIR',
         help='folder of the ground truth, named as in the data set')
     add('--top',
-        type=int,
+        type=at_least(1),
         default=4,
         metavar='N',
         help='draw the N channels whose weights vary most (default: 4)')
     add('--channels',
-        type=int,
+        type=at_least(0),
         nargs='+',
         metavar='C',
         help='draw these channels of every module instead')
-    add('--device', default=get_device(), help='default: %(default)s')
+    add('--device',
+        type=device,
+        default=get_device(),
+        help='default: %(default)s')
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -63,20 +67,18 @@ def run(arguments: argparse.Namespace) -> None:
         FileNotFoundError, ValueError: naming what does not fit; pages that
             were written before remain.
     """
-    check_int('--top', arguments.top)
     checkpoint, files = _split(arguments.files)
     if not files:
-        raise ValueError(f'no IMAGE is given, only {checkpoint}')
+        raise UserError(f'no IMAGE is given, only {checkpoint}')
     images = find_images(files)
-    device = check_device(arguments.device)
-    model = load_model(arguments.config, checkpoint).to(device)
+    model = load_model(arguments.config, checkpoint).to(arguments.device)
     reader = Reader(model.cfg, arguments.labels)
     missing = [
         reader.label_path(image) for image in images
         if arguments.labels and not is_there(reader.label_path(image))
     ]
     if missing:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f'{len(missing)} label maps are missing: {missing[0]}' + ', ...' *
             (len(missing) > 1))
     if not checkpoint:

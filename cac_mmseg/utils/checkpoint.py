@@ -12,6 +12,7 @@ from mmseg.apis import init_model
 from mmseg.models import BaseSegmentor
 
 from .config import load_config
+from .errors import MissingFileError, UserError
 
 
 def _history_attribute(owner: Any, name: str) -> Callable:
@@ -67,8 +68,8 @@ def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f'{path} is not a file: give a checkpoint '
-                                'such as work_dirs/NAME/iter_400.pth')
+        raise MissingFileError(f'{path} is not a file: give a checkpoint '
+                               'such as work_dirs/NAME/iter_400.pth')
     try:
         with allow_log():
             unknown = _unknown(path)
@@ -77,22 +78,22 @@ def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
                     path, map_location='cpu', weights_only=True)
     except Exception as error:  # of zipfile, pickle, struct, torch, the disk
         reason = (str(error).strip().splitlines() or [''])[0]
-        raise ValueError(f'{path} cannot be read as a checkpoint: '
-                         f'{type(error).__name__}: {reason}') from error
+        raise UserError(f'{path} cannot be read as a checkpoint: '
+                        f'{type(error).__name__}: {reason}') from error
     if unknown:
-        raise ValueError(
+        raise UserError(
             f'refusing to load {path}: unpickling would import '
             f'{", ".join(sorted(unknown))}, which no checkpoint of mmengine '
             'needs')
     if not isinstance(content, dict):
-        raise ValueError(f'{path} holds a {type(content).__name__}, not the '
-                         'dict of a checkpoint')
+        raise UserError(f'{path} holds a {type(content).__name__}, not the '
+                        'dict of a checkpoint')
     weights = content.get('state_dict', content)
     if not weights or not all(
             isinstance(value, torch.Tensor) for value in weights.values()):
-        raise ValueError(f'{path} holds no weights: neither under '
-                         f"'state_dict' nor by itself; its keys are "
-                         f'{", ".join(map(str, [*content][:8]))}')
+        raise UserError(f'{path} holds no weights: neither under '
+                        f"'state_dict' nor by itself; its keys are "
+                        f'{", ".join(map(str, [*content][:8]))}')
     meta = _plain_values(content.get('meta', {}))
     return dict(state_dict=weights, meta=meta)
 
@@ -125,15 +126,15 @@ def load_model(config: Union[str, Path],
     try:
         model = revert_sync_batchnorm(init_model(cfg, device='cpu'))
     except Exception as error:  # of any module
-        raise ValueError(f'the model of {config} cannot be built: '
-                         f'{type(error).__name__}: {error}') from error
+        raise UserError(f'the model of {config} cannot be built: '
+                        f'{type(error).__name__}: {error}') from error
     if weights is not None:
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
             reason = ' '.join(str(error).split())[:300]
-            raise ValueError(f'{checkpoint} does not belong to {config}: '
-                             f'{reason}') from error
+            raise UserError(f'{checkpoint} does not belong to {config}: '
+                            f'{reason}') from error
     return model.eval()
 
 

@@ -42,18 +42,6 @@ def check_norm(name: str, value: Any) -> dict:
     return value
 
 
-def check_device(name: str) -> torch.device:
-    """Return the device of the option ``--device`` if it can be used."""
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f'--device {name} cannot be used here: {reason}. '
-                         'Try --device cpu') from error
-    return device
-
-
 def check_kernel_size(kernel_size: Any) -> int:
     """Return ``kernel_size`` if it is an odd positive integer."""
     check_int('kernel_size', kernel_size)

@@ -10,6 +10,8 @@ from mmengine.registry import init_default_scope
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+from .errors import MissingFileError, UserError
+
 CONFIGS = Path(__file__).parents[1] / '.mim' / 'configs'
 MMSEG_CONFIGS = Path(mmseg.__file__).parent / '.mim' / 'configs'
 
@@ -50,7 +52,7 @@ def find_config(name: str) -> Tuple[str, Optional[str]]:
     if Path(name).is_file():
         return name, None
     if Path(name).name != name:
-        raise ValueError(f'{name} is not a file')
+        raise UserError(f'{name} is not a file')
     ours = _configs()
     theirs = {
         path.stem: path
@@ -75,8 +77,8 @@ def _by_name(stem: str, configs: Dict[str, Path]) -> Path:
         close = get_close_matches(
             stem, configs, n=3) or sorted(
                 configs, key=lambda name: -len(commonprefix([name, stem])))[:3]
-        raise ValueError(f'no config is named {stem!r}; there is '
-                         f'{", ".join(close)}')
+        raise UserError(f'no config is named {stem!r}; there is '
+                        f'{", ".join(close)}')
     return configs[stem]
 
 
@@ -88,20 +90,20 @@ def load_config(path: Union[str, Path]) -> Config:
         ValueError: If it cannot be read, or configures no model.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f'{path} is not a file: give a config such '
-                                'as configs/cac_r50_cityscapes.py')
+        raise MissingFileError(f'{path} is not a file: give a config such '
+                               'as configs/cac_r50_cityscapes.py')
     try:
         config = Config.fromfile(path)
     except ImportError as error:
         # mmengine's message goes on about sys.path
         cause = str(error.__cause__ or error).splitlines()[0]
-        raise ValueError(f'{path} cannot be read as a config: {cause}: '
-                         'install what its custom_imports name') from error
+        raise UserError(f'{path} cannot be read as a config: {cause}: '
+                        'install what its custom_imports name') from error
     except Exception as error:  # a config is code: it can raise anything
-        raise ValueError(f'{path} cannot be read as a config: '
-                         f'{type(error).__name__}: {error}') from error
+        raise UserError(f'{path} cannot be read as a config: '
+                        f'{type(error).__name__}: {error}') from error
     if 'model' not in config:
-        raise ValueError(f'{path} configures no model')
+        raise UserError(f'{path} configures no model')
     init_default_scope(config.get('default_scope', 'mmseg'))
     return config
 
@@ -132,15 +134,15 @@ def build_datasets(config: Config, split: str,
     try:
         return [DATASETS.build({**cfg, **options}) for cfg in cfgs]
     except (AssertionError, OSError) as error:  # mmseg asserts that it exists
-        raise FileNotFoundError(
+        raise MissingFileError(
             f'the {split} data cannot be listed: '
             f'{str(error) or "a file or a folder is missing"}. '
             f'Put them at data_root={cfgs[0].get("data_root")!r}, or give '
             f'--cfg-options {split}_dataloader.dataset.data_root=DIR'
         ) from error
     except Exception as error:  # of any data set and transform
-        raise ValueError(f'the {split} data set cannot be built: '
-                         f'{type(error).__name__}: {error}') from error
+        raise UserError(f'the {split} data set cannot be built: '
+                        f'{type(error).__name__}: {error}') from error
 
 
 def dataset_without_data(config: Config) -> BaseSegDataset:
@@ -153,8 +155,8 @@ def dataset_without_data(config: Config) -> BaseSegDataset:
     """
     cfg = next(dataset_configs(config, 'test'), None)
     if cfg is None:
-        raise ValueError(f'{config.filename} has no test_dataloader.dataset, '
-                         'which names the classes and the pipeline')
+        raise UserError(f'{config.filename} has no test_dataloader.dataset, '
+                        'which names the classes and the pipeline')
     # some of mmseg's data sets assert that these exist: any file will do
     there = dict(
         data_root=None,

@@ -9,12 +9,14 @@ from mmengine.model import revert_sync_batchnorm
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from .errors import UserError
+
 SIDE = 128  # of random images, in pixels
 
 Maps = List[Tuple[int, int]]  # channels and stride of each feature map
 
 
-class Refused(ValueError):
+class Refused(UserError):
     """A model that cannot have a CaCHead, and why."""
 
 
@@ -35,8 +37,8 @@ def feature_maps(model: ConfigDict) -> Maps:
             with torch.no_grad():
                 seen.append(_shapes(extractor.train(training)(images)))
     except Exception as error:  # of any backbone: packages that are missing
-        raise ValueError(f'the {name} of the config does not run: '
-                         f'{type(error).__name__}: {error}') from error
+        raise UserError(f'the {name} of the config does not run: '
+                        f'{type(error).__name__}: {error}') from error
     if seen[0] != seen[1]:
         raise Refused(f'{name} has other feature maps in training than in '
                       'evaluation, so only its own head can read them')

@@ -5,13 +5,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, Union
 
+from .errors import UserError
+
 
 def check_writable(path: Union[str, Path]) -> Path:
     """Return the folder of a file to be written, if that is possible."""
     folder = Path(path).resolve().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f'{path} cannot be written: {folder} is not a folder '
-                         'that you may write to')
+        raise UserError(f'{path} cannot be written: {folder} is not a folder '
+                        'that you may write to')
     return folder
 
 
@@ -21,8 +23,8 @@ def make_folder(path: Union[str, Path]) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f'{path} cannot be made a folder: '
-                         f'{error.strerror}') from error
+        raise UserError(f'{path} cannot be made a folder: '
+                        f'{error.strerror}') from error
     check_writable(path / 'file')
     return path
 

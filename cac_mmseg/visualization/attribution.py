@@ -37,6 +37,7 @@ from torch import Tensor
 
 from ..cac_head import CaCHead
 from ..utils.checks import check_int
+from ..utils.errors import UserError
 from .closed_form import class_weights, closed_form, obstacle
 from .context_paths import ContextPath, record_paths
 
@@ -184,10 +185,10 @@ def _region_weights(region: Tensor, logits: Tensor, model: BaseSegmentor,
     """
     size = inputs.shape[2:]
     if region.shape != size:
-        raise ValueError(f'region must be of the size {tuple(size)} that the '
-                         f'model reads, got {tuple(region.shape)}')
+        raise UserError(f'region must be of the size {tuple(size)} that the '
+                        f'model reads, got {tuple(region.shape)}')
     if not region.any():
-        raise ValueError('region must hold at least one position')
+        raise UserError('region must hold at least one position')
     probe = logits.new_zeros(1, 1, *logits.shape[2:]).double()
     with torch.enable_grad():
         probe.requires_grad_()
@@ -209,10 +210,10 @@ def _choose(classes: Optional[Tuple[int, Optional[int]]],
         second = next(i for i in order if i != first)
     for index in (first, second):
         if not 0 <= index < len(order):
-            raise ValueError(f'classes must be 0 to {len(order) - 1}, got '
-                             f'{index}')
+            raise UserError(f'classes must be 0 to {len(order) - 1}, got '
+                            f'{index}')
     if first == second:
-        raise ValueError(f'classes must be two, got {first} twice')
+        raise UserError(f'classes must be two, got {first} twice')
     return first, second
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..baselines import FCKernelModule
 from ..cac_module import CaCModule
 from ..functional import weighting_maps
+from ..utils.errors import UserError
 
 
 class Context(NamedTuple):
@@ -103,8 +104,8 @@ def choose_channels(
             size = context.maps.shape[1]
             wrong = [c for c in channels if not 0 <= c < size]
             if wrong:
-                raise ValueError(f'channels must be 0 to {size - 1} for '
-                                 f'{context.name}, got {wrong}')
+                raise UserError(f'channels must be 0 to {size - 1} for '
+                                f'{context.name}, got {wrong}')
         return [(context, [*channels]) for context in contexts]
     spread = [(value, i, channel) for i, context in enumerate(contexts)
               for channel, value in enumerate(

@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from ..baselines import FixedKernelModule, IdentityModule
 from ..cac_head import CaCHead
 from ..cac_module import CaCModule
+from ..utils.errors import UserError
 from .context import kernels_of
 
 # Predicted at a time, of the kernels that each position predicts by itself
@@ -174,8 +175,8 @@ def record_paths(
         features = model.extract_feat(inputs)
         logits = model.decode_head(features)
     if logits.shape[1] < 2:
-        raise ValueError('the model has one output channel, and so no margin '
-                         'of a class over another')
+        raise UserError('the model has one output channel, and so no margin '
+                        'of a class over another')
     return paths, features, logits
 
 
@@ -195,14 +196,14 @@ def find_paths(model: nn.Module) -> List[ContextPath]:
         elif isinstance(module, CaCHead):
             for part in module.cac_modules:
                 if not isinstance(part, (CaCModule, IdentityModule)):
-                    raise ValueError(
+                    raise UserError(
                         f'{type(part).__name__} gives positions no share: its '
                         'weights are no affine function of a mean over them')
             if module.global_pool:
                 paths.append(PooledPath(name, module))
     if not paths:
-        raise ValueError('the model has no context to attribute: neither a '
-                         'CaCModule nor a globally pooled branch of a CaCHead')
+        raise UserError('the model has no context to attribute: neither a '
+                        'CaCModule nor a globally pooled branch of a CaCHead')
     return paths
 
 
@@ -213,7 +214,7 @@ def of_mean_context(norm: nn.Module) -> Tensor:
         ValueError: For a norm that has no running mean.
     """
     if not isinstance(norm, _BatchNorm) or norm.running_mean is None:
-        raise ValueError(
+        raise UserError(
             f'{type(norm).__name__} normalises by the statistics of the image '
             'itself, so no position has a share of its own: attribution needs '
             'BN or SyncBN')

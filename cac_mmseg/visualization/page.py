@@ -5,6 +5,7 @@ import numpy as np
 from mmseg.models import BaseSegmentor
 from mmseg.structures import SegDataSample
 
+from ..utils.errors import UserError
 from .context import capture_context, choose_channels
 from .draw import classes_of, draw_context, paint
 from .reader import read_image
@@ -41,7 +42,7 @@ def page(model: BaseSegmentor,
         if field in output:
             label = output.get(field).data[0].cpu().numpy()
             if label.shape != image.shape[:2]:
-                raise ValueError(
+                raise UserError(
                     f'the {title} of {output.img_path} is of the size '
                     f'{label.shape}, not {image.shape[:2]}')
             tiles.append(paint(image, label, meta))

@@ -14,6 +14,7 @@ from mmseg.models import BaseSegmentor
 from torch import Tensor
 
 from ..utils.checks import check_int
+from ..utils.errors import UserError
 from .closed_form import class_weights, closed_form, obstacle
 from .context_paths import record_paths
 
@@ -82,7 +83,7 @@ def attribute_pairs(model: BaseSegmentor,
     paths, features, logits = record_paths(model, inputs)
     reason = obstacle(model.decode_head, paths)
     if reason:
-        raise ValueError(f'{reason}: attribute one region at a time')
+        raise UserError(f'{reason}: attribute one region at a time')
     h, w = logits.shape[2:]
     if side is None:
         side = next(

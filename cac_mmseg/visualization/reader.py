@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 
 from ..utils.config import dataset_without_data
+from ..utils.errors import MissingFileError, UserError
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -23,7 +24,7 @@ def read_image(path: str) -> np.ndarray:
     content = np.frombuffer(fileio.get(path), np.uint8)
     image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
     if image is None:
-        raise ValueError(f'{path} cannot be read as an image')
+        raise UserError(f'{path} cannot be read as an image')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -60,7 +61,7 @@ class Reader:
         try:
             sample = self.pipeline(info)
         except Exception as error:  # of any transform and decoder
-            raise ValueError(
+            raise UserError(
                 f'{image}{" or its label map" * bool(self.labels)} cannot be '
                 f'read: {type(error).__name__}: {error}') from error
         return {key: [value] for key, value in sample.items()}
@@ -89,20 +90,20 @@ def find_images(paths: Sequence[str]) -> List[str]:
                 os.path.join(path, name) for name in os.listdir(path)
                 if name.lower().endswith(SUFFIXES))
             if not found:
-                raise FileNotFoundError(
+                raise MissingFileError(
                     f'{path} holds no image ({", ".join(SUFFIXES)})')
             images += found
         elif is_there(path):
             images.append(path)
         else:
-            raise FileNotFoundError(f'{path} is not a file or a folder: give '
-                                    'images, or folders of images')
+            raise MissingFileError(f'{path} is not a file or a folder: give '
+                                   'images, or folders of images')
     seen: Dict[str, str] = {}
     for image in images:
         other = seen.setdefault(Path(image).stem, image)
         if other != image:
-            raise ValueError(f'{other} and {image} would both be written to '
-                             f'{Path(image).stem}.png: give them in two calls')
+            raise UserError(f'{other} and {image} would both be written to '
+                            f'{Path(image).stem}.png: give them in two calls')
     return [*seen.values()]
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ...utils.checks import check_int
 from ...utils.config import find_config, load_config
+from ...utils.errors import UserError
 from ...utils.files import check_writable, new_file
+from ...utils.options import at_least
 from ...utils.tables import markdown_table
 from .derive import Adoption, derive
 from .text import config_text
@@ -61,11 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='config to write (default: cac_NAME.py, here)')
     parser.add_argument(
         '--channels',
-        type=int,
+        type=at_least(1),
         metavar='C',
         help='of the CaCHead (default: those of the old head)')
     parser.add_argument(
-        '--heads', type=int, metavar='M', help='CaC modules (default: 1)')
+        '--heads',
+        type=at_least(1),
+        metavar='M',
+        help='CaC modules (default: 1)')
     parser.add_argument(
         '--dry-run', action='store_true', help='print the config only')
 
@@ -78,17 +82,14 @@ def run(arguments: argparse.Namespace) -> None:
             model cannot have a CaCHead or does not run with one, or FILE
             exists or cannot be written.
     """
-    for name in ('channels', 'heads'):
-        if getattr(arguments, name) is not None:
-            check_int(f'--{name}', getattr(arguments, name))
     path, owner = find_config(arguments.config)
     out = Path(arguments.out or f'cac_{Path(path).stem}.py')
     if not arguments.dry_run:
         if out.suffix != '.py':
-            raise ValueError(f'--out must end on .py, got {out}')
+            raise UserError(f'--out must end on .py, got {out}')
         check_writable(out)
         if out.exists():
-            raise ValueError(f'{out} exists: give another --out, or remove it')
+            raise UserError(f'{out} exists: give another --out, or remove it')
     config = load_config(path)
     adoption = derive(config, arguments.channels, arguments.heads)
     unused = check(adopted_config(adoption, config), config)

@@ -4,6 +4,7 @@ from typing import List, NamedTuple, Optional, Tuple
 from mmengine.config import Config
 
 from ...utils.decode_heads import decode_heads
+from ...utils.errors import UserError
 from ...utils.feature_maps import Maps, Refused, feature_maps
 
 # what CaCHead, as every BaseDecodeHead, takes from its predecessor
@@ -92,8 +93,8 @@ def choose_maps(old: dict, maps: Maps) -> Tuple[dict, List[str]]:
     indices = list(index) if isinstance(index, (list, tuple)) else [index]
     out_of_range = [i for i in indices if not -len(maps) <= i < len(maps)]
     if out_of_range:
-        raise ValueError(f'in_index of the {old["type"]} is {index}, but '
-                         f'there are {len(maps)} feature maps')
+        raise UserError(f'in_index of the {old["type"]} is {index}, but '
+                        f'there are {len(maps)} feature maps')
     strides = [maps[i][1] for i in indices]
     why = []
     if old.get('input_transform') == 'resize_concat':

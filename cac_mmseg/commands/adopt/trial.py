@@ -11,6 +11,7 @@ from mmseg.structures import SegDataSample
 
 from ...utils.analysis import multiply_adds, saved_bytes
 from ...utils.decode_heads import Heads
+from ...utils.errors import UserError
 from ...utils.feature_maps import (SIDE, Maps, Refused, random_images,
                                    small_model)
 
@@ -52,8 +53,8 @@ def check(config: Config, original: Config) -> List[str]:
         except Exception as cause:
             raise Refused(f'its own model cannot be built: '
                           f'{type(cause).__name__}: {cause}') from error
-        raise ValueError(f'the adopted model does not run: '
-                         f'{type(error).__name__}: {error}') from error
+        raise UserError(f'the adopted model does not run: '
+                        f'{type(error).__name__}: {error}') from error
     assert result.pred_sem_seg.data.shape == (1, h, w)
     return [
         name for name, parameter in model.named_parameters()

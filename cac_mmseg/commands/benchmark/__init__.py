@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from ...utils.checks import check_device, check_int
+from ...utils.errors import UserError
 from ...utils.files import check_writable
+from ...utils.options import at_least, device
 from . import heads, op
 from .everything import Everything
 from .report import Report
@@ -43,20 +44,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='CONFIG',
         help='in place of --heads: the heads of configs, files or names, on '
         'the feature maps of their backbones; ratios are over the first')
-    add('--device', default='cpu', help='such as cpu or cuda (default: cpu)')
+    add('--device',
+        type=device,
+        default='cpu',
+        help='such as cpu or cuda (default: cpu)')
     add('--dtype',
         default='float32',
         choices=DTYPES,
         help='of the feature map, with autocast (default: float32)')
-    add('--batch', type=int, default=2, help='images (default: 2)')
+    add('--batch', type=at_least(1), default=2, help='images (default: 2)')
     add('--size',
-        type=int,
+        type=at_least(1),
         nargs=2,
         default=(32, 64),
         metavar=('H', 'W'),
         help='of the feature map: an eighth of the image (default: 32 64)')
     add('--rounds',
-        type=int,
+        type=at_least(1),
         default=10,
         help='each round measures everything once (default: 10)')
     add('--channels-last',
@@ -73,18 +77,14 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: naming the option that does not fit.
     """
-    for name in ('batch', 'rounds'):
-        check_int(f'--{name}', getattr(arguments, name))
-    for size in arguments.size:
-        check_int('--size', size)
     for path in filter(None, (arguments.json, arguments.plot)):
         check_writable(path)  # before measuring, not after
     unknown = [name for name in arguments.heads if name not in heads.HEADS]
     if unknown:
-        raise ValueError(f'--heads must be of {", ".join(heads.HEADS)}, got '
-                         f'{", ".join(unknown)}')
+        raise UserError(f'--heads must be of {", ".join(heads.HEADS)}, got '
+                        f'{", ".join(unknown)}')
     setting = Setting(
-        device=check_device(arguments.device),
+        device=arguments.device,
         dtype=getattr(torch, arguments.dtype),
         batch=arguments.batch,
         size=tuple(arguments.size),
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
         compile=arguments.compile)
     if arguments.all:
         if arguments.out is None:
-            raise ValueError('--all needs --out DIR, where its tables go')
+            raise UserError('--all needs --out DIR, where its tables go')
         Everything(setting.device, Path(arguments.out)).run()
         return
     report = Report(setting, 'the first' if arguments.configs else 'bare')

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...utils.analysis import interleave, multiply_adds, saved_bytes
 from ...utils.config import find_config, load_config
 from ...utils.decode_heads import Heads, decode_heads
+from ...utils.errors import UserError
 from ...utils.feature_maps import feature_maps
 from .report import Report
 from .timing import Setting, ratio
@@ -192,8 +193,8 @@ def measure(builders: Builders, setting: Setting, report: Report) -> None:
         if setting.compile:
             cases[f'{name} compiled'] = torch.compile(case)
     if reference not in cases:
-        raise ValueError(f'{reference}, the reference of all ratios, does not '
-                         f'run here: {report.skipped[reference]}')
+        raise UserError(f'{reference}, the reference of all ratios, does not '
+                        f'run here: {report.skipped[reference]}')
     functions: Dict[str, Callable[[], Any]] = {}
     for name, case in cases.items():
         functions[f'{name} train'] = partial(train, case, setting)

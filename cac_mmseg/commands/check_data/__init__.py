@@ -15,9 +15,10 @@ import mmcv
 import numpy as np
 from mmengine.config import DictAction
 
-from ...utils.checks import check_int
 from ...utils.config import load_config
+from ...utils.errors import UserError
 from ...utils.files import make_folder, new_file
+from ...utils.options import at_least
 from ...utils.tables import markdown_table
 from ...visualization.draw import draw_rows, paint, save_picture
 from .samples import Loader, Report, check, count_values
@@ -90,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='changes to the config, as of mim train')
     add('--workers',
-        type=int,
+        type=at_least(1),
         default=os.cpu_count(),
         metavar='N',
         help='processes that read (default: %(default)s)')
@@ -102,7 +103,6 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         FileNotFoundError, ValueError: See :func:`check`.
     """
-    check_int('--workers', arguments.workers)
     config = load_config(arguments.config)
     name = Path(arguments.config).stem
     out = make_folder(arguments.out or Path('work_dirs', name, 'data'))
@@ -112,9 +112,9 @@ def run(arguments: argparse.Namespace) -> None:
                               for split in SPLITS) if report
     ]
     if not reports:
-        raise ValueError(f'{arguments.config} has no data set: neither '
-                         'train_dataloader, val_dataloader nor '
-                         'test_dataloader')
+        raise UserError(f'{arguments.config} has no data set: neither '
+                        'train_dataloader, val_dataloader nor '
+                        'test_dataloader')
     print(table(reports))
     picture = draw(reports)
     if picture is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...utils.checks import check_int
+from ...utils.options import at_least
 from ...utils.tables import markdown_table
 from .pascal_context import CLASSES, MASKS, Report, prepare_pascal_context
 
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='with 60 the rest is a class, background; with 59 it is ignored. '
         'The masks serve both, the table counts one of them (default: 59)')
     add('--workers',
-        type=int,
+        type=at_least(1),
         default=os.cpu_count(),
         metavar='N',
         help='processes (default: %(default)s)')
@@ -64,7 +64,6 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         FileNotFoundError, ValueError: See :func:`prepare_pascal_context`.
     """
-    check_int('--workers', arguments.workers)
     report = prepare_pascal_context(arguments.mat, arguments.labels,
                                     arguments.voc, arguments.workers)
     print(table(report, arguments.classes))

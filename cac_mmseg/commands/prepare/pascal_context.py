@@ -10,6 +10,7 @@ from mmseg.datasets import PascalContextDataset
 from PIL import Image, UnidentifiedImageError
 from scipy.io import loadmat
 
+from ...utils.errors import MissingFileError, UserError
 from ...utils.files import make_folder, new_file
 
 # 'background', then 59 names
@@ -43,16 +44,16 @@ def read_labels(path: Union[str, Path]) -> Dict[int, str]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f'--labels {path} is not a file: give the '
-                                'labels.txt of PASCAL Context')
+        raise MissingFileError(f'--labels {path} is not a file: give the '
+                               'labels.txt of PASCAL Context')
     names = {}
     text = path.read_text(errors='replace')
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
             match = re.fullmatch(r'\s*(\d{1,4})\s*:\s*(.+?)\s*', line)
             if not match:
-                raise ValueError(f'{path}, line {number} must be like '
-                                 f"'12: name', got {line!r}")
+                raise UserError(f'{path}, line {number} must be like '
+                                f"'12: name', got {line!r}")
             names[int(match[1])] = match[2]
     return names
 
@@ -72,7 +73,7 @@ def make_lookup(names: Dict[int, str]) -> np.ndarray:
     for index, name in enumerate(CLASSES[1:], start=1):
         if name not in values:
             close = ', '.join(get_close_matches(name, values, n=3))
-            raise ValueError(
+            raise UserError(
                 f'labels.txt has no label {name!r}, a class of PASCAL '
                 f'Context{close and f" (close: {close})"}; it has '
                 f'{len(names)} labels, the official file 459')
@@ -166,13 +167,13 @@ def prepare_pascal_context(mat: Union[str, Path],
     lookup = make_lookup(read_labels(labels))
     mats = sorted(mat.glob('*.mat'))
     if not mats:
-        raise FileNotFoundError(f'--mat {mat} holds no *.mat file: give the '
-                                'folder trainval of trainval.tar.gz')
+        raise MissingFileError(f'--mat {mat} holds no *.mat file: give the '
+                               'folder trainval of trainval.tar.gz')
     splits = {}
     for split in SPLITS:
         path = voc / 'ImageSets/Main' / f'{split}.txt'
         if not path.is_file() or not (voc / 'JPEGImages').is_dir():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'--voc {voc} is not the folder VOC2010 of '
                 'VOCtrainval_03-May-2010.tar: it needs JPEGImages and '
                 f'ImageSets/Main/{split}.txt')

@@ -14,9 +14,10 @@ from mmengine.config import DictAction
 from mmengine.registry import MODELS
 
 from ...hooks.preflight import check_pretrained
-from ...utils.checks import check_int
 from ...utils.config import build_datasets
+from ...utils.errors import UserError
 from ...utils.files import make_folder
+from ...utils.options import at_least
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,9 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=HEADS,
         help='which ones, or paths of configs that inherit from one '
         f'(default: {" ".join(HEADS)})')
-    add('--seeds', type=int, default=3, help='how many (default: 3)')
+    add('--seeds', type=at_least(1), default=3, help='how many (default: 3)')
     add('--iterations',
-        type=int,
+        type=at_least(1),
         metavar='N',
         help='length of the schedule in place of that of the protocol')
     add('--out',
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='gets a small file per finished run (default: OUT/results)')
     add('--amp', action='store_true', help='train in bfloat16, on a GPU')
     add('--jobs',
-        type=int,
+        type=at_least(1),
         default=1,
         help='runs at a time, which share the cores or the GPUs (default: 1)')
     add('--times',
@@ -73,12 +74,8 @@ def run(arguments: argparse.Namespace) -> None:
     from . import report
     from .plan import plan
     from .processes import execute
-    for name in ('seeds', 'jobs'):
-        check_int(f'--{name}', getattr(arguments, name))
-    if arguments.iterations is not None:
-        check_int('--iterations', arguments.iterations)
     if arguments.amp and not torch.cuda.is_available():
-        raise ValueError('--amp needs a GPU, and PyTorch finds none')
+        raise UserError('--amp needs a GPU, and PyTorch finds none')
     out = make_folder(arguments.out).resolve()
     results = make_folder(arguments.results or out / 'results').resolve()
     runs = plan(arguments.heads, arguments.seeds, out, arguments.protocol,
@@ -94,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
             # a copy: building a segmentor changes its config
             check_pretrained(MODELS.build(deepcopy(config.model)))
         except RuntimeError as error:
-            raise ValueError(str(error)) from error
+            raise UserError(str(error)) from error
     failed = execute(missing, arguments.jobs) if missing else []
     finished = [run for run in runs if run not in failed]
     if finished:

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from ...utils.config import CONFIGS, load_config
+from ...utils.errors import UserError
 
 FOLDER = CONFIGS / 'study'
 HEADS = sorted(path.stem for path in FOLDER.glob('*.py'))
@@ -88,7 +89,7 @@ def plan(heads: Sequence[str],
     for head in heads:
         name = Path(head).stem
         if name in configs:
-            raise ValueError(f'--heads names {name!r} twice')
+            raise UserError(f'--heads names {name!r} twice')
         configs[name] = _config(head, protocol, iterations, amp, options or {})
     runs = []
     for seed in range(seeds):
@@ -105,8 +106,8 @@ def plan(heads: Sequence[str],
 def _config(head: str, protocol: str, iterations: Optional[int], amp: bool,
             options: dict) -> Config:
     if not head.endswith('.py') and head not in HEADS:
-        raise ValueError(f'--heads must be of {", ".join(HEADS)}, or paths of '
-                         f'configs that inherit from one, got {head!r}')
+        raise UserError(f'--heads must be of {", ".join(HEADS)}, or paths of '
+                        f'configs that inherit from one, got {head!r}')
     path = head if head.endswith('.py') else FOLDER / f'{head}.py'
     with _protocol(protocol):
         config = load_config(path)
@@ -166,8 +167,8 @@ def _check_same(run: Run) -> None:
     if not run.result_file.is_file():
         names = {path.name for path in run.folder.glob('*')}
         if names and 'config.py' not in names:
-            raise ValueError(f'{run.folder} is not of a study, and would be '
-                             'overwritten: give another --out')
+            raise UserError(f'{run.folder} is not of a study, and would be '
+                            'overwritten: give another --out')
         return
     there = json.loads(run.result_file.read_text())['settings']
     asked = settings(run.config)
@@ -178,7 +179,7 @@ def _check_same(run: Run) -> None:
         } if there.get(key) != asked.get(key)
     ]
     if different:
-        raise ValueError(
+        raise UserError(
             f'{run.result_file} was obtained with another '
             f'{", ".join(sorted(different))}: give another --out or '
             '--results, or remove the file to run it again')

@@ -5,6 +5,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 from scipy import stats
 
+from ...utils.errors import UserError
 from .plan import Run
 
 DRAWS = 10000
@@ -86,8 +87,8 @@ def read(runs: Sequence[Run],
         for run in head
     }
     if len(images) > 1:
-        raise ValueError('the runs were validated on different images: '
-                         f'{[*map(len, images)]} of them')
+        raise UserError('the runs were validated on different images: '
+                        f'{[*map(len, images)]} of them')
     heads = [
         HeadResults(
             name, head,

@@ -1,0 +1,33 @@
+"""Types of command-line options, for ``type`` of argparse."""
+from argparse import ArgumentTypeError
+from typing import Callable
+
+import torch
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """Return the type of an integer >= ``minimum``."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise ArgumentTypeError(
+                f'must be an integer, got {text!r}') from None
+        if value < minimum:
+            raise ArgumentTypeError(f'must be >= {minimum}, got {value}')
+        return value
+
+    return parse
+
+
+def device(name: str) -> torch.device:
+    """Return the device of this name if it can be used."""
+    try:
+        found = torch.device(name)
+        torch.empty(1, device=found).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ArgumentTypeError(f'{name} cannot be used here: {reason}. Try '
+                                '--device cpu') from error
+    return found
