@@ -111,7 +111,7 @@ class CaCHead(Versioned, BaseDecodeHead):
         pooled = [self._pool(features)] if self.global_pool else []
         x = self.reduction(features)  # [b, c, h, w]
         modules = self.cac_modules
-        if _predicts_like_cac(modules[0]):
+        if all(map(_predicts_like_cac, modules)):
             kernels = predict_jointly(modules, x)
             return [m(x, k) for m, k in zip(modules, kernels)] + pooled
         return [module(x) for module in modules] + pooled
@@ -129,12 +129,16 @@ class CaCHead(Versioned, BaseDecodeHead):
         return self.pool_conv(pooled)
 
     def _classify(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return ``cls_seg`` of the concatenated maps, which is never made.
+        """Return ``cls_seg`` of the concatenated maps.
 
-        It is the sum of a 1x1 convolution of each map, at one position for the
-        pooled branch. Dropout of a channel is dropout of a column of weights.
+        A plain classifier runs in parts, and nothing is concatenated: the sum
+        of a 1x1 convolution of each map, at one position for the pooled
+        branch. Dropout of a channel is dropout of a column of weights.
         """
         b, _, h, w = maps[0].shape
+        if not has_plain_classifier(self):
+            return self.cls_seg(
+                torch.cat([x.expand(-1, -1, h, w) for x in maps], 1))
         weight = self.conv_seg.weight.flatten(1)  # [k, c of all maps]
         keep = weight.new_ones(b, weight.shape[1], 1, 1)
         if self.dropout is not None:
@@ -146,8 +150,29 @@ class CaCHead(Versioned, BaseDecodeHead):
         return (logits + self.conv_seg.bias[:, None]).unflatten(2, (h, w))
 
 
+def has_plain_classifier(head: CaCHead) -> bool:
+    """Return whether ``cls_seg`` does no more than dropout and a 1x1 conv.
+
+    Not where someone hooks, parametrizes, replaces or overrides a part of it.
+    """
+    conv, dropout = head.conv_seg, head.dropout
+    hooks = (conv._forward_hooks, conv._forward_pre_hooks,
+             conv._backward_hooks, conv._backward_pre_hooks)
+    return (inherits(head, BaseDecodeHead, 'cls_seg')
+            and inherits(conv, nn.Conv2d, 'forward') and not any(hooks)
+            and type(conv) is nn.Conv2d and conv.kernel_size == (1, 1)
+            and conv.groups == 1 and conv.bias is not None
+            and (dropout is None or type(dropout) is nn.Dropout2d))
+
+
 def _predicts_like_cac(module: nn.Module) -> bool:
     """Return whether predict_jointly predicts what the module would."""
     return all(
-        getattr(type(module), name, None) is getattr(CaCModule, name)
+        inherits(module, CaCModule, name)
         for name in ('forward', 'predict_kernels'))
+
+
+def inherits(module: nn.Module, base: type, name: str) -> bool:
+    """Return whether a method is that of ``base``, overridden nowhere."""
+    return (getattr(type(module), name, None) is getattr(base, name)
+            and name not in vars(module))

@@ -26,7 +26,7 @@ from cac_mmseg.datasets.scene import DRIVING, SIGNAL, WAITING, draw_scene
 from cac_mmseg.utils.analysis import seconds
 from cac_mmseg.utils.checkpoint import load_model
 from cac_mmseg.visualization.attribution import attribute_context
-from cac_mmseg.visualization.context_paths import KernelPath, record_paths
+from cac_mmseg.visualization.context_paths import KernelPath, record
 from cac_mmseg.visualization.explorer import explorer
 from cac_mmseg.visualization.pair_shares import attribute_pairs
 from cac_mmseg.visualization.reader import Reader
@@ -106,7 +106,7 @@ def ask_about_cars(model: BaseSegmentor, reader: Reader, index: int,
     first = int(found[0])
     classes = (first, WAITING + DRIVING - first)
     inputs = model.data_preprocessor(data, False)['inputs']
-    shares = attribute_context(model, data, region, classes)
+    shares = attribute_context(record(model, data), region, classes)
     maps = {
         'shares':
         shares.total,
@@ -213,12 +213,10 @@ def delete_positions(model: BaseSegmentor, data: dict,
     # the model may read the image at another size
     read = F.interpolate(
         region[None, None].float(), size=data['inputs'][0].shape[1:])
-    shares = attribute_context(model, data, read[0, 0] > 0, (index, None))
+    recording = record(model, data)
+    shares = attribute_context(recording, read[0, 0] > 0, (index, None))
     yield Case('none', 0., 0., 0., areas)
-    inputs = model.data_preprocessor(data, False)['inputs']
-    path, = (
-        path for path in record_paths(model, inputs)[0]
-        if isinstance(path, KernelPath))
+    path, = (path for path in recording.paths if isinstance(path, KernelPath))
     with torch.no_grad():
         terms = torch.cat([*path.terms()])  # [n, g * c * t]
     for order, positions in orders(shares.kernels, rng).items():
@@ -297,13 +295,13 @@ def cost(arguments: argparse.Namespace) -> None:
     found = {}
 
     def page() -> None:
-        found['pairs'] = attribute_pairs(model, data)
+        found['pairs'] = attribute_pairs(record(model, data))
         found['page'] = explorer('', image, image, found['pairs'], meta)
 
     work = dict(
         forward=lambda: model(
             model.data_preprocessor(data, False)['inputs'], mode='tensor'),
-        region=lambda: attribute_context(model, data, region),
+        region=lambda: attribute_context(record(model, data), region),
         page=page)
     print('| | s | peak of the process, MiB |\n| --- | ---: | ---: |')
     for name, call in work.items():

@@ -1,6 +1,7 @@
 """Shares of positions in a margin: they add up, and mean what they say."""
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.registry import init_default_scope
@@ -9,7 +10,9 @@ from mmseg.structures import SegDataSample
 
 from cac_mmseg import CaCHead, GAPKernelModule
 from cac_mmseg.visualization import attribution
-from cac_mmseg.visualization.attribution import STEPS, attribute_context
+from cac_mmseg.visualization.attribution import (STEPS, attribute_context,
+                                                 resize_shares)
+from cac_mmseg.visualization.context_paths import record
 
 SIZE = (48, 64)
 CLASSES = 4
@@ -37,7 +40,8 @@ def make_model(plugin=False, **head):
                     stages=(True, True),
                     position='after_conv3')
             ])
-    head = dict(type='CaCHead', norm_cfg=dict(type='BN')) | head
+    head = dict(
+        type='CaCHead', num_classes=CLASSES, norm_cfg=dict(type='BN')) | head
     model = MODELS.build(
         dict(
             type='EncoderDecoder',
@@ -47,7 +51,6 @@ def make_model(plugin=False, **head):
                 in_channels=32 if plugin else 8,
                 in_index=0,
                 channels=6,
-                num_classes=CLASSES,
                 dropout_ratio=0.,
                 **head),
             train_cfg=dict(),
@@ -84,6 +87,7 @@ VARIANTS = [
     dict(reweighting='FCKernelModule', num_heads=2),
     dict(reweighting='FixedKernelModule'),
     dict(reweighting='IdentityModule'),
+    dict(num_classes=2, out_channels=1, threshold=0.3),
     dict(plugin=True),
 ]
 
@@ -93,7 +97,9 @@ def test_shares_add_up_to_what_context_changed(variant):
     model = make_model(**variant)
     data, region = batch(model), make_region()
     shares = attribute_context(
-        model, data, region, steps=128 if 'plugin' in variant else STEPS)
+        record(model, data),
+        region,
+        steps=128 if 'plugin' in variant else STEPS)
     tolerance = 1e-9
     if 'plugin' in variant:  # the ReLUs behind it ask for more steps
         tolerance = 1e-2
@@ -110,10 +116,63 @@ def test_shares_add_up_to_what_context_changed(variant):
             model.data_preprocessor(data, False)['inputs'], mode='tensor')
     full = torch.nn.functional.interpolate(
         logits, size=SIZE, mode='bilinear')[0][:, region].mean(1)
+    if len(full) == 1:  # predicted where its probability is above 0.3
+        full = torch.cat([torch.tensor([0.3]).logit().double(), full])
     first, second = full.argsort(descending=True)[:2].tolist()
     assert shares.classes == (first, second)
     assert shares.margin == pytest.approx((full[first] - full[second]).item())
     assert (shares.pooled is None) == (not model.decode_head.global_pool)
+
+
+def cells(shares, size):
+    """Divide shares literally, pixel by pixel of a common grid."""
+    (h, w), (height, width) = shares.shape, size
+    expected = torch.zeros(size, dtype=torch.float64)
+    for i in range(h * height):
+        for j in range(w * width):
+            expected[i // h, j // w] += shares[i // height, j // width] / (
+                height * width)
+    return expected
+
+
+@pytest.mark.parametrize('old, new', [
+    ((4, 4), (8, 8)),
+    ((8, 8), (4, 4)),
+    ((3, 5), (7, 4)),
+    ((6, 4), (6, 4)),
+    ((1, 3), (2, 2)),
+])
+def test_a_share_is_divided_among_the_positions_it_covers(old, new):
+    shares = torch.randn(old).double()
+    found = resize_shares(shares, new)
+    torch.testing.assert_close(found, cells(shares, new))
+    single = torch.zeros(4, 4).double()
+    single[1, 2] = 16
+    found = resize_shares(single, (8, 8))
+    assert found[2:4, 4:6].eq(4).all() and found.count_nonzero() == 4
+
+
+def test_maps_of_several_sizes_are_added_position_by_position(monkeypatch):
+    """A stage of the backbone at twice the resolution of the head."""
+    model, maps = make_model(plugin=True), []
+    recording = record(model, batch(model))
+
+    def keep(shares, size):
+        maps.append((shares, resize_shares(shares, size)))
+        return maps[-1][1]
+
+    monkeypatch.setattr(attribution, 'resize_shares', keep)
+    right = attribute_context(recording, make_region(), steps=64)
+    assert {before.shape for before, _ in maps} == {(12, 16), (6, 8)}
+    for before, after in maps:
+        torch.testing.assert_close(after, cells(before, (12, 16)))
+    torch.testing.assert_close(right.total, sum(after for _, after in maps))
+    # a share that is repeated in four positions counts four times
+    monkeypatch.setattr(
+        attribution, 'resize_shares', lambda shares, size: F.interpolate(
+            shares[None, None], size=size)[0, 0])
+    wrong = attribute_context(recording, make_region(), steps=64)
+    assert wrong.error > 10 * right.error
 
 
 @settings(max_examples=6, deadline=None)
@@ -129,12 +188,12 @@ def test_shares_of_random_models_add_up(num_heads, kernel_size, shared, pool,
         global_pool=pool,
         dilations=tuple(dilations))
     data, region = batch(model), make_region()
-    exact = attribute_context(model, data, region)
+    exact = attribute_context(record(model, data), region)
     assert exact.error <= 1e-9
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attribution, 'obstacle', lambda *_: 'a test')
-        assert attribute_context(model, data, region).error <= 1e-3
-        fine = attribute_context(model, data, region, steps=512)
+        assert attribute_context(record(model, data), region).error <= 1e-3
+        fine = attribute_context(record(model, data), region, steps=512)
     assert fine.error <= 1e-6
     assert (fine.pooled is None) == (exact.pooled is None)
     torch.testing.assert_close(
@@ -149,7 +208,7 @@ def test_the_error_falls_with_the_square_of_the_steps():
     model = make_model(global_pool=False, reweighting='FCKernelModule')
     data, region = batch(model), make_region()
     errors = [
-        attribute_context(model, data, region, steps=steps).error
+        attribute_context(record(model, data), region, steps=steps).error
         for steps in (4, 16, 64)
     ]
     assert errors[1] < errors[0] / 8 and errors[2] < errors[1] / 8
@@ -166,15 +225,16 @@ def test_other_heads_take_steps():
     model = make_model()
     data, region = batch(model), make_region()
     model.decode_head.__class__ = ScaledHead
-    assert attribute_context(model, data, region, steps=512).error <= 1e-3
+    assert attribute_context(
+        record(model, data), region, steps=512).error <= 1e-3
 
 
 def test_an_auxiliary_head_has_no_part():
     model = make_model()
     data, region = batch(model), make_region()
-    expected = attribute_context(model, data, region)
+    expected = attribute_context(record(model, data), region)
     model.auxiliary_head = make_model().decode_head
-    found = attribute_context(model, data, region)
+    found = attribute_context(record(model, data), region)
     assert torch.equal(found.total, expected.total)
 
 
@@ -201,7 +261,8 @@ def test_a_position_without_its_share_changes_the_margin_by_it(reweighting):
     norm, kept = module.kernel_norm, {}
     handle = module.register_forward_pre_hook(
         lambda _, inputs: kept.update(x=inputs[0]))
-    shares = attribute_context(model, data, region, (0, 1), steps=STEPS)
+    shares = attribute_context(
+        record(model, data), region, (0, 1), steps=STEPS)
     handle.remove()
     x = kept['x'].detach()
     with torch.no_grad():
@@ -250,7 +311,7 @@ def test_a_position_without_its_share_changes_the_margin_by_it(reweighting):
 def test_what_has_no_shares_is_named(head, words):
     model = make_model(**head)
     with pytest.raises(ValueError, match=words):
-        attribute_context(model, batch(model), make_region())
+        attribute_context(record(model, batch(model)), make_region())
 
 
 @pytest.mark.parametrize('change, words', [
@@ -265,4 +326,4 @@ def test_bad_arguments_are_named(change, words):
     model = make_model()
     arguments = dict(region=make_region()) | change
     with pytest.raises(ValueError, match=words):
-        attribute_context(model, batch(model), **arguments)
+        attribute_context(record(model, batch(model)), **arguments)

@@ -5,10 +5,12 @@ import pytest
 import reference
 import torch
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from torch.nn.utils import parametrizations, prune
 
 from cac_mmseg import CaCHead
 from cac_mmseg.cac_module import KERNEL_NORM_EPS, predict_jointly
@@ -145,10 +147,15 @@ def test_resize_concat_reads_several_maps():
 
 def test_batch_of_one_in_training_says_what_to_do():
     x = [torch.randn(1, 12, 6, 6)]
-    with pytest.raises(ValueError, match='batch_size >= 2') as info:
+    with pytest.raises(ValueError, match='^BN cannot .*size >= 2') as info:
         make_head()(x)
-    assert 'SyncBN' in str(info.value) and 'GN' in str(info.value)
-    assert 'global_pool=False' in str(info.value)
+    for way_out in ('SyncBN', 'GN', 'global_pool=False', 'drop_last=True'):
+        assert way_out in str(info.value)
+    sync = make_head(norm_cfg=dict(type='SyncBN'))
+    with pytest.raises(ValueError, match='^SyncBN cannot') as info:
+        revert_sync_batchnorm(sync)(x)
+    assert str(info.value).count('SyncBN') == 1
+    assert 'BatchNorm' not in str(info.value)
     # each way out that the message names is one
     make_head(global_pool=False)(x)
     make_head(norm_cfg=dict(type='GN', num_groups=4))(x)
@@ -305,3 +312,111 @@ def test_cityscapes_models_run_forward_and_backward(configs, name):
     with torch.no_grad():
         logits = model(torch.randn(1, 3, 65, 97))  # odd sides
     assert logits.shape[:2] == (1, 19)
+
+
+class LowRank(torch.nn.Module):
+    """A convolution with a trainable update, as LoRA puts in its place."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.conv = conv.requires_grad_(False)
+        self.update = torch.nn.Conv2d(conv.in_channels, conv.out_channels, 1)
+
+    def forward(self, x):
+        return self.conv(x) + self.update(x)
+
+
+def replace(head):
+    head.conv_seg = LowRank(head.conv_seg)
+
+
+def wrap_forward(head):
+    """As tools do that place the weights of a module on demand."""
+    forward = head.conv_seg.forward
+    head.conv_seg.forward = lambda x: 2 * forward(x)
+
+
+CHANGES = {
+    'prune':
+    lambda head: prune.l1_unstructured(head.conv_seg, 'weight', 0.5),
+    'spectral_norm, by hook':
+    lambda head: torch.nn.utils.spectral_norm(head.conv_seg),
+    'spectral_norm':
+    lambda head: parametrizations.spectral_norm(head.conv_seg),
+    'weight_norm':
+    lambda head: parametrizations.weight_norm(head.conv_seg),
+    'replaced':
+    replace,
+    'wrapped':
+    wrap_forward,
+    'without bias':
+    lambda head: head.conv_seg.register_parameter('bias', None),
+    'replaced dropout':
+    lambda head: setattr(head, 'dropout', torch.nn.Hardtanh())
+}
+
+
+@pytest.mark.parametrize('name', CHANGES)
+def test_a_changed_classifier_is_the_one_that_trains(name):
+    """Three steps: logits are ``cls_seg`` of the maps, gradients its own."""
+    head = make_head(num_heads=2, dropout_ratio=0.)
+    CHANGES[name](head)
+    head.double()
+    optimizer = torch.optim.SGD(head.parameters(), 0.1)
+    for _ in range(3):
+        features = torch.randn(2, 12, 6, 7).double()
+        maps = head._forward_branches([features])
+        size = maps[0].shape[2:]
+        joined = torch.cat([x.expand(-1, -1, *size) for x in maps], 1)
+        logits = head([features])
+        if 'spectral' not in name:  # a power iteration in each call
+            torch.testing.assert_close(logits, head.cls_seg(joined))
+        optimizer.zero_grad()
+        logits.square().sum().backward()
+        assert all(p.grad is not None for p in head.conv_seg.parameters()
+                   if p.requires_grad)
+        optimizer.step()
+
+
+@pytest.mark.parametrize('register', [
+    'register_forward_hook', 'register_forward_pre_hook',
+    'register_full_backward_hook', 'register_full_backward_pre_hook'
+])
+def test_hooks_on_the_classifier_fire(register):
+    head, calls = make_head(), []
+    handle = getattr(head.conv_seg, register)(lambda *_: calls.append(1))
+    features = [torch.randn(2, 12, 6, 7)]
+    head(features).sum().backward()
+    assert calls == [1]
+    handle.remove()
+    head(features).sum().backward()
+    assert calls == [1]
+
+
+def test_an_overridden_cls_seg_is_called():
+
+    class Scaled(CaCHead):
+
+        def cls_seg(self, feat):
+            return 3 * super().cls_seg(feat)
+
+    head = make_head(dropout_ratio=0).eval()
+    features = [torch.randn(2, 12, 6, 7)]
+    expected = 3 * head(features)
+    head.__class__ = Scaled
+    torch.testing.assert_close(head(features), expected)
+    head.__class__ = CaCHead
+    head.cls_seg = lambda feat: feat[:, :1]
+    assert head(features).shape == (2, 1, 6, 7)
+
+
+def test_each_module_may_predict_in_its_own_way():
+    """One that was replaced is asked, whichever of them it is."""
+    head = make_head(num_heads=2).eval()
+    features = [torch.randn(2, 12, 6, 7)]
+    before = head(features)
+    module = head.cac_modules[1]
+    module.predict_kernels = lambda x: x.new_zeros(len(x), 3, 8, 3, 3)
+    after, x = head._forward_branches(features), head.reduction(features[0])
+    torch.testing.assert_close(after[1], 1.5 * x)
+    assert not torch.equal(head(features), before)

@@ -7,6 +7,7 @@ from mmseg.apis import init_model
 from test_attribution import batch, make_model
 
 from cac_mmseg.__main__ import main
+from cac_mmseg.visualization.context_paths import record
 from cac_mmseg.visualization.explorer import explorer
 from cac_mmseg.visualization.pair_shares import attribute_pairs
 
@@ -18,7 +19,7 @@ META = dict(
 @pytest.fixture(scope='module')
 def shares():
     model = make_model(num_heads=2)
-    return attribute_pairs(model, batch(model))
+    return attribute_pairs(record(model, batch(model)))
 
 
 def write(shares, **options):
@@ -116,7 +117,7 @@ def test_touch_on_a_phone(show, shares):
 
 def test_without_a_pooled_branch_there_is_one_path(show):
     model = make_model(global_pool=False)
-    page = show(write(attribute_pairs(model, batch(model), side=3)))
+    page = show(write(attribute_pairs(record(model, batch(model)), side=3)))
     assert page.locator('[value=pooled]').is_disabled()
     page.keyboard.press('3')
     assert page.locator('[value=total]').is_checked()

@@ -15,6 +15,7 @@ from cac_mmseg.datasets.scene import (DRIVING, HEIGHT, SIGNAL, WAITING, WIDTH,
                                       draw_scene)
 from cac_mmseg.utils.checkpoint import load_model
 from cac_mmseg.visualization.attribution import attribute_context
+from cac_mmseg.visualization.context_paths import record
 from cac_mmseg.visualization.reader import Reader
 
 MIM = Path(sys.executable).with_name('mim')
@@ -161,7 +162,7 @@ def test_context_is_needed_and_found(learned):
         if not cars.any():
             continue
         shares = attribute_context(
-            model, reader(path), torch.from_numpy(cars),
+            record(model, reader(path)), torch.from_numpy(cars),
             tuple(np.unique(label[cars]).tolist()) + (None, ))
         mass = shares.total.abs()
         columns = mass.shape[1] * SIGNAL // WIDTH + 1

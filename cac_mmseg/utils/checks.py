@@ -12,6 +12,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 FEW_VALUES = 4  # of which BN makes noise: docs/study.md, small batches
 
 
@@ -133,14 +134,17 @@ def check_batch_norm(norm: Optional[nn.Module], x: Tensor, what: str,
         return
     if isinstance(norm, nn.SyncBatchNorm) and dist.is_initialized():
         return  # it counts the values of all ranks, and checks that itself
-    name, values = type(norm).__name__, x.numel() // x.shape[1]
-    instead = ("SyncBN on several GPUs, norm_cfg=dict(type='GN', "
-               f'num_groups=32), or {way_out}')
+    # reverted for one GPU, SyncBN is a class of mmengine's
+    sync = not isinstance(norm, BATCH_NORMS)
+    name, values = 'SyncBN' if sync else 'BN', x.numel() // x.shape[1]
+    instead = (f'{"" if sync else "SyncBN on "}several GPUs, '
+               f"norm_cfg=dict(type='GN', num_groups=32), or {way_out}")
     if values < 2:
         raise ValueError(
             f'{name} cannot normalise {what} in training: a batch of {len(x)} '
             f'has {values} value(s) per channel, and it needs 2. Use '
-            f'train_dataloader.batch_size >= 2, {instead}')
+            'train_dataloader.batch_size >= 2, or drop_last=True where only '
+            f'the last batch of an epoch is that small, {instead}')
     if not torch.compiler.is_compiling() and values < FEW_VALUES:
         warnings.warn(
             f'{name} normalises {what} by {values} values per channel, which '

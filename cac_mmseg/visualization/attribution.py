@@ -32,14 +32,13 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
-from mmseg.models import BaseSegmentor
 from torch import Tensor
 
 from ..cac_head import CaCHead
 from ..utils.checks import check_int
 from ..utils.errors import UserError
 from .closed_form import class_weights, closed_form, obstacle
-from .context_paths import ContextPath, record_paths
+from .context_paths import ContextPath, Recording
 
 STEPS = 32
 
@@ -81,8 +80,7 @@ class ContextShares(NamedTuple):
         return abs(self.total.sum().item() - self.change) / max(mass, 1e-12)
 
 
-def attribute_context(model: BaseSegmentor,
-                      data: dict,
+def attribute_context(recording: Recording,
                       region: Tensor,
                       classes: Optional[Tuple[int, Optional[int]]] = None,
                       steps: int = STEPS) -> ContextShares:
@@ -91,8 +89,7 @@ def attribute_context(model: BaseSegmentor,
     The image is read in one piece, also by a model that tests in windows.
 
     Args:
-        model: In evaluation mode.
-        data: A batch of one image as a data loader gives it.
+        recording: See :func:`cac_mmseg.visualization.context_paths.record`.
         region: Where the margin is averaged, (H, W), bool, of the size that
             the model reads (``img_shape``).
         classes: The class, and the one it is compared with (None: the best of
@@ -101,20 +98,21 @@ def attribute_context(model: BaseSegmentor,
             form (:mod:`cac_mmseg.visualization.closed_form`).
 
     Raises:
-        ValueError: If the model has no path that is a mean over positions, or
-            a normalisation that is not affine in evaluation; if the region is
-            empty or of another size; if a class does not exist.
+        ValueError: If the region is empty or of another size, or a class does
+            not exist.
     """
     check_int('steps', steps)
-    inputs = model.data_preprocessor(data, False)['inputs']
-    paths, features, logits = record_paths(model, inputs)
+    model, paths = recording.model, recording.paths
+    logits = recording.class_logits(recording.logits)
 
     def forward() -> Tensor:
         if any(path.in_backbone for path in paths):
-            return model(inputs, mode='tensor')
-        return model.decode_head(features)
+            found = model(recording.inputs, mode='tensor')
+        else:
+            found = model.decode_head(recording.features)
+        return recording.class_logits(found)
 
-    weights = _region_weights(region, logits, model, inputs)
+    weights = _region_weights(region, recording)
     first, second = _choose(classes, (logits * weights).sum((0, 2, 3)))
 
     def margin_of(logits: Tensor) -> Tensor:
@@ -136,11 +134,11 @@ def attribute_context(model: BaseSegmentor,
         ends = margin_of(logits).item(), margin(0.).item()
         maps: Dict[str, List[Tensor]] = dict(kernels=[], pooled=[])
         for path, gradient in zip(paths, gradients):
-            maps[path.kind].append(path.shares(gradient))
+            maps[path.kind].append(path.shares(gradient).cpu())
     size = max((m.shape for found in maps.values() for m in found),
                key=lambda shape: shape[0] * shape[1])
     kernels, pooled = (
-        sum(_resize(m, size) for m in found) if found else None
+        sum(resize_shares(m, size) for m in found) if found else None
         for found in maps.values())
     if kernels is None:
         kernels = torch.zeros(size, dtype=torch.float64)
@@ -177,13 +175,12 @@ def _integrate(margin: Callable[[float], Tensor], paths: Sequence[ContextPath],
     return gradients
 
 
-def _region_weights(region: Tensor, logits: Tensor, model: BaseSegmentor,
-                    inputs: Tensor) -> Tensor:
+def _region_weights(region: Tensor, recording: Recording) -> Tensor:
     """Weigh positions so that their sum is the mean over the region.
 
     Upsampling the logits is linear: this is its transpose. (1, 1, h, w).
     """
-    size = inputs.shape[2:]
+    logits, size = recording.logits, recording.inputs.shape[2:]
     if region.shape != size:
         raise UserError(f'region must be of the size {tuple(size)} that the '
                         f'model reads, got {tuple(region.shape)}')
@@ -196,8 +193,8 @@ def _region_weights(region: Tensor, logits: Tensor, model: BaseSegmentor,
             probe,
             size=size,
             mode='bilinear',
-            align_corners=model.align_corners)
-        mean = upsampled[0, 0][region.to(inputs.device)].mean()
+            align_corners=recording.model.align_corners)
+        mean = upsampled[0, 0][region.to(logits.device)].mean()
     return torch.autograd.grad(mean, probe)[0]
 
 
@@ -217,9 +214,28 @@ def _choose(classes: Optional[Tuple[int, Optional[int]]],
     return first, second
 
 
-def _resize(shares: Tensor, size: Tuple[int, int]) -> Tensor:
-    """Bring a map to another size; its sum stays."""
-    if shares.shape == size:
-        return shares
-    resized = F.interpolate(shares[None, None], size=size, mode='area')[0, 0]
-    return resized + (shares.sum() - resized.sum()) / resized.numel()
+def resize_shares(shares: Tensor, size: Tuple[int, int]) -> Tensor:
+    """Divide each position's share among the positions it covers.
+
+    Args:
+        shares: (h, w).
+        size: H and W of the other grid over the same image.
+
+    Returns:
+        (H, W); a position gets of each share the part of its area that it
+        covers, so the sum stays.
+    """
+    rows, columns = (_overlaps(old, new).to(shares)
+                     for old, new in zip(shares.shape, size))
+    return rows @ shares @ columns.t()
+
+
+def _overlaps(old: int, new: int) -> Tensor:
+    """Return the part of each of ``old`` intervals in each of ``new``.
+
+    Both divide the same line evenly: (new, old), columns add up to 1.
+    """
+    start = torch.arange(old, dtype=torch.float64)
+    edge = torch.arange(new + 1, dtype=torch.float64)[:, None] * old / new
+    return (torch.minimum(start + 1, edge[1:]) -
+            torch.maximum(start, edge[:-1])).clamp_min(0)

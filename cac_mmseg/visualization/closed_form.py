@@ -16,7 +16,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cac_head import CaCHead
+from ..cac_head import CaCHead, has_plain_classifier, inherits
 from ..cac_module import CaCModule
 from .context_paths import ContextPath, KernelPath
 
@@ -28,11 +28,10 @@ def obstacle(head: nn.Module, paths: Sequence[ContextPath]) -> Optional[str]:
         if path.in_backbone:
             return f'what follows {name} in the backbone is not linear'
         if isinstance(path, KernelPath) and \
-                type(path.module).forward is not CaCModule.forward:
+                not inherits(path.module, CaCModule, 'forward'):
             return f'{name} does not re-weight by depth-wise kernels'
-    for name in ('forward', '_classify'):
-        if getattr(type(head), name, None) is not getattr(CaCHead, name):
-            return f'{type(head).__name__} does not classify as CaCHead does'
+    if not (inherits(head, CaCHead, 'forward') and has_plain_classifier(head)):
+        return f'{type(head).__name__} does not classify as CaCHead does'
     return None
 
 
@@ -41,7 +40,10 @@ def class_weights(head: CaCHead, paths: Sequence[ContextPath]) -> List[Tensor]:
 
     The classifier reads the modules' maps side by side, then the pooled one.
     """
-    parts = head.conv_seg.weight.flatten(1).split(head.channels, 1)
+    weight = head.conv_seg.weight.flatten(1)
+    if len(weight) == 1:  # the logit of class 0 is that of the threshold
+        weight = torch.cat([torch.zeros_like(weight), weight])
+    parts = weight.split(head.channels, 1)
     modules = [*head.cac_modules]
     return [
         parts[modules.index(path.module)]

@@ -1,10 +1,11 @@
 """The paths by which context reaches the logits: means over positions."""
 from contextlib import ExitStack, contextmanager
-from typing import ContextManager, Iterator, List, Tuple
+from typing import ContextManager, Iterator, List, NamedTuple, Tuple
 
 import torch
 import torch.nn as nn
 from mmseg.models import BaseSegmentor
+from mmseg.structures import SegDataSample
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
@@ -160,32 +161,75 @@ class PooledPath(ContextPath):
         yield values.t() / values.shape[1]
 
 
-def record_paths(
-        model: BaseSegmentor, inputs: Tensor
-) -> Tuple[List[ContextPath], Tuple[Tensor, ...], Tensor]:
-    """Run a model, and return its paths, its features, and its logits.
+class Recording(NamedTuple):
+    """One forward of a model on one image, and its paths of context.
+
+    ``logits`` are those of the decode head, (1, output channels, h, w).
+    """
+    model: BaseSegmentor
+    data: dict
+    inputs: Tensor
+    features: Tuple[Tensor, ...]
+    logits: Tensor
+    paths: List[ContextPath]
+
+    def class_logits(self, logits: Tensor) -> Tensor:
+        """Return a channel for each class.
+
+        A model of one channel predicts class 1 where its logit is above that
+        of ``threshold``: this is the logit of class 0.
+        """
+        if logits.shape[1] > 1:
+            return logits
+        threshold = torch.tensor(self.model.decode_head.threshold).logit()
+        return torch.cat([threshold.to(logits).expand_as(logits), logits], 1)
+
+    @torch.no_grad()
+    def predict(self) -> SegDataSample:
+        """Return what ``model.test_step`` does, without another forward.
+
+        A model that tests in windows needs one.
+        """
+        if self.model.test_cfg.get('mode', 'whole') != 'whole':
+            return self.model.test_step(self.data)[0]
+        data = self.model.data_preprocessor(self.data, False)
+        samples = data['data_samples']
+        logits = self.model.decode_head.predict_by_feat(
+            self.logits, [sample.metainfo for sample in samples])
+        return self.model.postprocess_result(logits, samples)[0]
+
+
+def record(model: BaseSegmentor, data: dict) -> Recording:
+    """Run a model once, and keep what attribution needs.
+
+    Args:
+        model: In evaluation mode.
+        data: A batch of one image as a data loader gives it.
 
     Raises:
-        ValueError: If it has no path, or one that is no mean over positions.
+        ValueError: If the model has no path of context, or one that is no
+            mean over positions.
     """
     paths = find_paths(model)
+    inputs = model.data_preprocessor(data, False)['inputs']
     with torch.no_grad(), ExitStack() as stack:
         for path in paths:
             stack.enter_context(path.recording())
         features = model.extract_feat(inputs)
         logits = model.decode_head(features)
-    if logits.shape[1] < 2:
-        raise UserError('the model has one output channel, and so no margin '
-                        'of a class over another')
-    return paths, features, logits
+    return Recording(model, data, inputs, features, logits, paths)
 
 
 def find_paths(model: nn.Module) -> List[ContextPath]:
     """Find the paths of a model.
 
     Raises:
-        ValueError: If it has none, or one that is no mean over positions.
+        ValueError: If it has none, or one that is no mean over positions, or
+            if it is a cascade.
     """
+    if isinstance(getattr(model, 'decode_head', None), nn.ModuleList):
+        raise UserError('the model is a cascade of decode heads: attribution '
+                        'needs one head')
     paths: List[ContextPath] = []
     for name, module in model.named_modules():
         if name.startswith('auxiliary_head'):

@@ -10,13 +10,12 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
-from mmseg.models import BaseSegmentor
 from torch import Tensor
 
 from ..utils.checks import check_int
 from ..utils.errors import UserError
 from .closed_form import class_weights, closed_form, obstacle
-from .context_paths import record_paths
+from .context_paths import Recording
 
 MAX_CELLS = 3700  # whose shares, a byte each, make a page of 18 MB
 
@@ -59,8 +58,7 @@ class PairShares(NamedTuple):
 
 
 @torch.no_grad()
-def attribute_pairs(model: BaseSegmentor,
-                    data: dict,
+def attribute_pairs(recording: Recording,
                     side: Optional[int] = None) -> PairShares:
     """Attribute the margin at each cell to the cells of the image.
 
@@ -68,20 +66,19 @@ def attribute_pairs(model: BaseSegmentor,
     in one piece, also by a model that tests in windows.
 
     Args:
-        model: In evaluation mode, with a CaCHead.
-        data: A batch of one image as a data loader gives it.
+        recording: Of a model with a CaCHead, see
+            :func:`cac_mmseg.visualization.context_paths.record`.
         side: Of a cell, in positions of the feature map. By default the
             smallest that makes no more than 3,700 cells.
 
     Raises:
-        ValueError: If there is no closed form for the model, and as
-            :func:`cac_mmseg.visualization.attribution.attribute_context`.
+        ValueError: If there is no closed form for the model.
     """
     if side is not None:
         check_int('side', side)
-    inputs = model.data_preprocessor(data, False)['inputs']
-    paths, features, logits = record_paths(model, inputs)
-    reason = obstacle(model.decode_head, paths)
+    head, paths = recording.model.decode_head, recording.paths
+    logits = recording.class_logits(recording.logits)
+    reason = obstacle(head, paths)
     if reason:
         raise UserError(f'{reason}: attribute one region at a time')
     h, w = logits.shape[2:]
@@ -93,11 +90,12 @@ def attribute_pairs(model: BaseSegmentor,
     with ExitStack() as stack:
         for path in paths:
             stack.enter_context(path.at(0.))
-        mean_start = _cell_means(model.decode_head(features)[0], side)
+        start = recording.class_logits(head(recording.features))
+        mean_start = _cell_means(start[0], side)
     margin, baseline = (
         torch.sub(*value.gather(0, classes)) for value in (mean, mean_start))
 
-    weights = class_weights(model.decode_head, paths)
+    weights = class_weights(head, paths)
     found: Dict[str, List[Tensor]] = dict(kernels=[], pooled=[])
     for path, weight in zip(paths, weights):
         first, second = weight[classes.flatten(1)]  # [cells, c]
