@@ -1,11 +1,13 @@
 """export: files that compute what the model computes, at any size."""
 import os
+import re
 import subprocess
 import venv
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 
 from cac_mmseg.__main__ import main
 from cac_mmseg.commands import export
@@ -79,15 +81,70 @@ def test_onnx_runs_where_there_is_nothing_but_onnxruntime(
         assert same.mean() > 0.999
 
 
+class Scaled(torch.nn.Module):
+    """A network whose logits are of any size, and what is added to them."""
+
+    def __init__(self, scale, offset=0.):
+        super().__init__()
+        self.scale, self.offset = scale, offset
+
+    def forward(self, image):
+        return image * self.scale + self.offset
+
+
+@pytest.mark.parametrize('scale, offset, words', [
+    (1., 0.01, 'not written: its logits would differ'),
+    (1e-5, 1e-7, 'not written: its logits would differ'),
+    (1., float('nan'), 'not written: .* logits of the file are NaN'),
+    (1., float('inf'), 'not written: .* logits of the file are NaN or inf'),
+    (1e4, 0.01, None),
+])
 def test_a_file_that_computes_something_else_is_not_written(
-        trained, tmp_path, monkeypatch):
-    network = export.build(*trained)
-    monkeypatch.setattr(
-        export, '_write_program',
-        lambda network, file, image: lambda x: network(x) + 0.01)
-    with pytest.raises(ValueError, match='not written: .* differ by 1.0e-02'):
-        export.export(network, tmp_path / 'model.pt2', (64, 96))
+        tmp_path, monkeypatch, scale, offset, words):
+    """Relative to the largest logit, whatever that is."""
+
+    def write(network, file, image):
+        file.touch()
+        return Scaled(scale, offset)
+
+    monkeypatch.setattr(export, '_write_program', write)
+    arguments = Scaled(scale), tmp_path / 'model.pt2', (64, 96)
+    if words is None:
+        export.export(*arguments)
+        return
+    with pytest.raises(ValueError, match=words):
+        export.export(*arguments)
     assert not [*tmp_path.glob('model*')]
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_a_model_without_finite_logits_is_not_written(tmp_path, value):
+    with pytest.raises(ValueError, match='logits of the model are NaN'):
+        export.export(Scaled(1., value), tmp_path / 'model.pt2', (64, 96))
+    assert not [*tmp_path.glob('model*')]
+
+
+def test_it_says_how_logits_become_classes(trained):
+    model = export.build(*trained).model
+    assert [*export.how_to_use(model)] == ['classes: logits.argmax(1)']
+    model.decode_head.out_channels, model.decode_head.threshold = 1, 0.3
+    line, = export.how_to_use(model)
+    bound = float(re.search('> (.*),', line)[1])
+    assert torch.tensor(bound).sigmoid() == pytest.approx(0.3, abs=1e-4)
+    model.test_cfg = ConfigDict(
+        mode='slide', crop_size=(64, 64), stride=(32, 32))
+    _, line = export.how_to_use(model)
+    assert "mode='slide'" in line and 'in one piece' in line
+
+
+def test_what_needs_no_model_is_checked_before_one_is_built(
+        tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(export, 'build', None)
+    monkeypatch.setattr(export, 'find_spec', lambda name: None)
+    for out, words in (('a.txt', 'must end on'), ('no/a.pt2', 'not a folder'),
+                       ('a.onnx', 'pip install onnx onnxscript')):
+        assert words in refuse(capsys, 'a.py', 'a.pth', '--out',
+                               tmp_path / out)
 
 
 def refuse(capsys, *arguments):
