@@ -58,13 +58,12 @@ def main(argv: Optional[List[str]] = None) -> None:
 
 
 def _load(name: str, parser: argparse.ArgumentParser) -> ModuleType:
-    try:
-        if name != 'doctor':  # which runs without the stack
+    if name != 'doctor':  # which runs without the stack
+        try:
             require_stack()
-        return import_module(f'.commands.{name.replace("-", "_")}',
-                             __package__)
-    except ImportError as error:
-        parser.error(str(error))
+        except ImportError as error:
+            parser.error(str(error))
+    return import_module(f'.commands.{name.replace("-", "_")}', __package__)
 
 
 if __name__ == '__main__':

@@ -25,6 +25,7 @@ from cac_mmseg.commands.explain import SMALLEST, largest_region
 from cac_mmseg.datasets.scene import DRIVING, SIGNAL, WAITING, draw_scene
 from cac_mmseg.utils.analysis import seconds
 from cac_mmseg.utils.checkpoint import load_model
+from cac_mmseg.utils.config import dataset_without_data
 from cac_mmseg.visualization.attribution import attribute_context
 from cac_mmseg.visualization.context_paths import KernelPath, record
 from cac_mmseg.visualization.explorer import explorer
@@ -101,7 +102,8 @@ def ask_about_cars(model: BaseSegmentor, reader: Reader, index: int,
     found = np.unique(label[np.isin(label, (WAITING, DRIVING))])
     if not len(found):
         return {}
-    data = reader(f'contextshapes://image/val/0/{index:06d}.png')
+    path = f'contextshapes://image/val/0/{index:06d}.png'
+    data = reader.batch(reader.read(path))
     region = torch.from_numpy(label == found[0])
     first = int(found[0])
     classes = (first, WAITING + DRIVING - first)
@@ -130,7 +132,7 @@ def signal(arguments: argparse.Namespace) -> None:
     scores: Dict[str, List[List[Tuple[float, bool]]]] = {}
     for checkpoint in arguments.checkpoints:
         model = load_model(arguments.config, checkpoint)
-        reader = Reader(model.cfg, None)
+        reader = Reader(dataset_without_data(model.cfg))
         rng = torch.Generator().manual_seed(0)
         for name in scores:
             scores[name].append([])

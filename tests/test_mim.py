@@ -14,6 +14,7 @@ from cac_mmseg.__main__ import main
 from cac_mmseg.datasets.scene import (DRIVING, HEIGHT, SIGNAL, WAITING, WIDTH,
                                       draw_scene)
 from cac_mmseg.utils.checkpoint import load_model
+from cac_mmseg.utils.config import dataset_without_data
 from cac_mmseg.visualization.attribution import attribute_context
 from cac_mmseg.visualization.context_paths import record
 from cac_mmseg.visualization.reader import Reader
@@ -153,7 +154,7 @@ def test_context_is_needed_and_found(learned):
     """Asked about cars, the model says that it looks at the signal."""
     config, checkpoint = learned
     model = load_model(config, checkpoint)
-    reader = Reader(model.cfg, None)
+    reader = Reader(dataset_without_data(model.cfg))
     found = []
     for i in range(10):
         path = f'contextshapes://image/val/0/{i:06d}.png'
@@ -162,7 +163,7 @@ def test_context_is_needed_and_found(learned):
         if not cars.any():
             continue
         shares = attribute_context(
-            record(model, reader(path)), torch.from_numpy(cars),
+            record(model, reader.batch(reader.read(path))), torch.from_numpy(cars),
             tuple(np.unique(label[cars]).tolist()) + (None, ))
         mass = shares.total.abs()
         columns = mass.shape[1] * SIGNAL // WIDTH + 1

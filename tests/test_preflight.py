@@ -1,22 +1,25 @@
 """Errors that a user can read, in place of deep or silent ones."""
 import re
 import subprocess
-from functools import partial
 from types import SimpleNamespace
 
+import cv2
+import fake_data
 import numpy as np
 import pytest
 import torch
 import torch.nn as nn
 from mmengine.config import Config
+from mmengine.dataset import Compose, RepeatDataset
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
-from mmseg.registry import MODELS
+from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
 from test_mim import MIM, SHORT
 
-from cac_mmseg import CheckLabels, PreflightHook, config_path
+from cac_mmseg import CheckLabels, config_path
+from cac_mmseg.hooks.label_check import LabelCheck
 
 
 def fails(command, *arguments, cwd):
@@ -77,7 +80,7 @@ def test_a_checkpoint_of_another_class_count(tmp_path, configs, run):
     torch.save(
         dict(state_dict=MODELS.build(cfg.model).state_dict(), meta=dict()),
         tmp_path / 'seven.pth')
-    with pytest.raises(ValueError, match='^checkpoint .*seven.pth') as error:
+    with pytest.raises(ValueError, match='^the checkpoint does not') as error:
         run('test', 'cac_r18_contextshapes', 'load_from=seven.pth')
     assert 'predicts 7 classes and the config asks for 4' in str(error.value)
 
@@ -124,54 +127,168 @@ def load(values, **more):
     assert CheckLabels(num_classes=4)(results) is results
 
 
-def step(values, cascade=False, ignore_index=255, **more):
+def head(ignore_index=255, classes=4):
+    module = nn.Module()
+    module.num_classes, module.ignore_index = classes, ignore_index
+    return module
+
+
+def step(values,
+         *,
+         shape=None,
+         pad=None,
+         path='labels/a.png',
+         model=None,
+         **more):
     """Check a batch with a label map, a sound one, and an image without."""
-    head = nn.Module()
-    head.num_classes, head.ignore_index = 4, ignore_index
-    model = nn.Module()
-    model.decode_head = head
-    if cascade:
-        model.decode_head = nn.ModuleList([nn.Identity(), head])
+    if model is None:
+        model = nn.Module()
+        model.decode_head = head()
     samples = [SegDataSample()]
-    for name, labels in (('b', [0, 3]), ('a', values)):
-        sample = SegDataSample(
-            metainfo=dict(seg_map_path=f'labels/{name}.png', **more))
+    for name, labels in (('labels/b.png', [0, 3]), (path, values)):
+        sample = SegDataSample(metainfo=dict(seg_map_path=name, **more))
         sample.gt_sem_seg = PixelData(data=torch.tensor([[labels]]))
         samples.append(sample)
-    PreflightHook().before_train_iter(
-        SimpleNamespace(model=model), 0, dict(data_samples=samples))
+    if shape:
+        samples[-1].gt_sem_seg = PixelData(data=torch.zeros(shape).long())
+    dataset = SimpleNamespace(
+        dataset=None, pipeline=Compose([dict(type='LoadAnnotations')]))
+    check = LabelCheck(model, dataset)
+    check.wraps = True
+    check.check_batch(
+        dict(inputs=torch.zeros(3, 3, 1, len(values)), data_samples=samples))
 
 
-CHECKS = [load, step, partial(step, cascade=True)]
+def cascade(*args, **kwargs):
+    model = nn.Module()
+    model.decode_head = nn.ModuleList([nn.Identity(), head()])
+    step(*args, model=model, **kwargs)
+
+
+def auxiliary(*args, **kwargs):
+    model = nn.Module()
+    model.decode_head = head(classes=255)
+    model.auxiliary_head = nn.ModuleList([head()])
+    step(*args, model=model, **kwargs)
+
+
+CHECKS = [load, step, cascade, auxiliary]
 
 
 @pytest.mark.parametrize('check', CHECKS)
 def test_labels_in_range_pass(check):
-    check([0, 3, 255])
+    check([0, 3, 255] if check is load else [3, 255])
 
 
 @pytest.mark.parametrize('check', CHECKS)
-@pytest.mark.parametrize('values, wrong', [([0, 4], '[4]'),
-                                           ([254, 9, 9, 255], '[9, 254]')])
+@pytest.mark.parametrize('values, wrong', [([0, 4], '4'),
+                                           ([254, 9], '9, 254')])
 def test_labels_out_of_range_are_named_with_their_file(check, values, wrong):
     with pytest.raises(ValueError, match='labels/a.png') as info:
         check(values, reduce_zero_label=True)
-    assert f'the values {wrong} (after reduce_zero_label)' in str(info.value)
-    assert '0 to 3' in str(info.value)
+    assert f'the values {wrong}, but labels are 0 to 3' in str(info.value)
+    assert '(after reduce_zero_label)' in str(info.value)
 
 
-def test_the_head_says_which_label_is_ignored():
-    step([3, -1], ignore_index=-1)
-    step([3, 255], ignore_index=None)
-    with pytest.raises(ValueError, match=r'\[255\].* or -1 to ignore'):
-        step([3, 255], ignore_index=-1)
-    with pytest.raises(ValueError, match=r'\[-1\].* or 255 to ignore'):
-        step([3, -1])
+@pytest.mark.parametrize('ignored, values, words', [
+    (-1, [3, -1], None),
+    (None, [3, 255], None),
+    (-1, [3, 255], '255, but .* or -1 to ignore'),
+    (255, [3, -1], '-1, but .* or 255 to ignore'),
+])
+def test_the_head_says_which_label_is_ignored(ignored, values, words):
+    model = nn.Module()
+    model.decode_head = head(ignored)
+    if words is None:
+        step(values, model=model)
+        return
+    with pytest.raises(ValueError, match=words):
+        step(values, model=model)
+
+
+@pytest.mark.parametrize('shape, words', [
+    ((1, 2, 2), r'a.png is of the size \(2, 2\), its image of \(1, 2\)'),
+    ((1, 2, 3), r'a.png is of the size'),
+    ((2, 3, 3), r'a.png is a picture of the shape \(2, 3, 3\)'),
+])
+def test_label_maps_of_another_shape_are_named(shape, words):
+    """They would fail in torch.stack."""
+    with pytest.raises(ValueError, match=words):
+        step([0, 1], shape=shape)
+
+
+def test_values_beyond_a_byte_are_named(tmp_path):
+    path = str(tmp_path / 'a.png')
+    cv2.imwrite(path, np.array([[0, 3]], np.uint16))
+    step([0, 3], path=path)
+    cv2.imwrite(path, np.array([[256, 259]], np.uint16))
+    with pytest.raises(ValueError, match='a.png holds the values 256, 259'):
+        step([0, 3], path=path)
+
+
+@pytest.mark.parametrize('size, divisor, pad, fails', [
+    ((8, 8), None, 255, False),
+    ((8, 8), None, 3, False),
+    ((8, 8), None, 4, True),
+    ((1, 2), None, 4, False),
+    (None, 2, 4, True),
+    (None, 1, 4, False),
+    (None, None, 4, False),
+])
+def test_padding_that_is_no_class_is_named_where_it_acts(
+        size, divisor, pad, fails):
+    model = nn.Module()
+    model.decode_head = head()
+    model.data_preprocessor = SimpleNamespace(
+        size=size, size_divisor=divisor, seg_pad_val=pad)
+    if not fails:
+        step([0, 1], model=model)
+        return
+    with pytest.raises(ValueError, match='seg_pad_val to 255'):
+        step([0, 1], model=model)
 
 
 def test_a_model_without_a_decode_head_is_left_alone():
-    PreflightHook().before_train_iter(
-        SimpleNamespace(model=nn.Identity()), 0, dict(data_samples=[None]))
+    step([9, 9], model=nn.Identity())
+
+
+@pytest.mark.parametrize('values, count, words', [
+    ([0, 255], 2, 'class 1 never occurs. Convert 255 to 1'),
+    ([2], 4, 'all labels are 2'),
+    ([0, 1], 1, 'num_classes=2 and out_channels=1'),
+    ([0, 1], 2, None),
+])
+def test_before_training_labels_must_tell_classes_apart(
+        tmp_path, values, count, words):
+    """All label maps are read only where the first have one class."""
+    fake_data.camvid(tmp_path / 'data', np.random.default_rng(0))
+    root = tmp_path / 'data/camvid'
+    for path in root.glob('trainannot/*.png'):
+        labels = np.random.default_rng(0).choice(values, fake_data.SIZE)
+        cv2.imwrite(str(path), labels)
+    init_default_scope('mmseg')
+    part = DATASETS.build(
+        dict(
+            type='BaseSegDataset',
+            data_root=str(root),
+            img_suffix='.png',
+            data_prefix=dict(img_path='train', seg_map_path='trainannot'),
+            pipeline=[
+                dict(type='LoadImageFromFile'),
+                dict(type='LoadAnnotations'),
+                dict(type='PackSegInputs')
+            ]))
+    model = nn.Module()
+    model.decode_head = head(classes=count)
+    check = LabelCheck(model, RepeatDataset(part, 2))
+    state = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    if words is None:
+        check.check_dataset()
+    else:
+        with pytest.raises(ValueError, match=words):
+            check.check_dataset()
+    assert torch.equal(state[0], torch.get_rng_state())
+    assert state[1] == np.random.get_state()[1].tolist()
 
 
 def test_training_names_the_first_label_that_is_no_class(tmp_path, run):
@@ -179,5 +296,5 @@ def test_training_names_the_first_label_that_is_no_class(tmp_path, run):
     config.write_text(f"_base_ = '{config_path('cac_r18_contextshapes')}'\n"
                       'model = dict(decode_head=dict(num_classes=3, '
                       'loss_decode=dict(class_weight=None)))\n')
-    with pytest.raises(ValueError, match=r'contextshapes://.*values \[3\]'):
+    with pytest.raises(ValueError, match=r'contextshapes://.*values 3, but'):
         run('train', config.with_suffix(''))

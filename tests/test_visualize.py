@@ -13,6 +13,7 @@ from cac_mmseg import WeightingMapsHook
 from cac_mmseg.__main__ import main
 from cac_mmseg.hooks import pictures
 from cac_mmseg.utils.checkpoint import load_model
+from cac_mmseg.utils.config import dataset_without_data, load_config
 from cac_mmseg.visualization.context import (Context, capture_context,
                                              choose_channels)
 from cac_mmseg.visualization.reader import Reader, find_images
@@ -74,7 +75,8 @@ def test_a_page_for_each_image(files, capsys):
 def test_maps_are_what_the_modules_multiply_with(files):
     model = load_model(files / 'config.py', files / 'weights.pth')
     model.test_cfg = dict(mode='slide', crop_size=(64, 64), stride=(32, 32))
-    data = Reader(model.cfg, None)(f'{files}/image/0.jpg')
+    reader = Reader(dataset_without_data(model.cfg))
+    data = reader.batch(reader.read(f'{files}/image/0.jpg'))
     inputs, outputs = [], []
     for module in model.decode_head.cac_modules:
         module.register_forward_hook(lambda m, x, y: inputs.append(x[0]))
@@ -136,7 +138,7 @@ def test_what_does_not_fit_is_named(files, configs, capsys):
     assert 'gone.pth is not a file' in refuse(files, capsys,
                                               files / 'gone.pth', image)
     (files / 'text.png').write_text('no image')
-    assert 'text.png cannot be read as an image' in refuse(
+    assert 'text.png cannot be read: ' in refuse(
         files, capsys, files / 'text.png')
     assert 'would both be written to 0.png' in refuse(files, capsys, image,
                                                       files / 'label/0.png')
@@ -162,11 +164,16 @@ def test_what_does_not_fit_is_named(files, configs, capsys):
 @pytest.mark.parametrize('content, words', [
     ('model = dict(', 'cannot be read as a config: '),
     ('x = 1', 'configures no model'),
-    ("model = dict(type='Nothing', backbone={})\n", 'cannot be built: Key'),
+    ("{base}model = dict(type='Nothing')\n", 'cannot be built: Key'),
+    ("model = dict(type='Nothing')\n", 'has no dataset in test_dataloader'),
+    ("{base}test_dataloader = dict(dataset=dict(metainfo=None, "
+     "type='BaseSegDataset', split=None, num_images=None))",
+     'data set cannot be built: TypeError'),
     ("model = dict(type='Nothing')\nraise ValueError('oh')", 'oh'),
 ])
 def test_configs_that_are_none_are_named(files, capsys, content, words):
-    (files / 'config.py').write_text(content)
+    base = f"_base_ = '{configs}/cac_r18_contextshapes.py'\n"
+    (files / 'config.py').write_text(content.replace('{base}', base))
     assert words in refuse(files, capsys, files / 'image/0.jpg')
 
 
@@ -205,9 +212,9 @@ def test_the_hook_refuses_a_model_without_modules(configs):
 ])
 def test_label_maps_are_named_as_in_the_data_set(files, suffixes, image,
                                                  label):
-    reader = Reader(load_model(files / 'config.py').cfg, 'labels')
-    reader.dataset.img_suffix, reader.dataset.seg_map_suffix = suffixes
-    assert reader.label_path(f'images/{image}') == f'labels/{label}'
+    reader = Reader(dataset_without_data(load_config(files / 'config.py')))
+    reader.suffixes = suffixes
+    assert reader.label_path(f'images/{image}', 'labels') == f'labels/{label}'
 
 
 def test_the_hook_counts_images_though_the_last_batch_is_smaller(

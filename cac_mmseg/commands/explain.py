@@ -10,7 +10,7 @@ too, to point at any place of an image.
 """
 import argparse
 from pathlib import Path
-from typing import Iterator, List, Optional, Tuple
+from typing import Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
 import mmcv
@@ -20,17 +20,31 @@ from mmengine.device import get_device
 from mmengine.utils import track_iter_progress
 
 from ..utils.checkpoint import load_model
+from ..utils.config import dataset_without_data, load_config
 from ..utils.errors import MissingFileError, UserError
 from ..utils.files import make_folder, new_file
 from ..utils.options import at_least, device
-from ..visualization.attribution import STEPS, attribute_context
-from ..visualization.draw import draw_shares, paint, save_picture
+from ..utils.words import counted
+from ..visualization.attribution import STEPS, ContextShares, attribute_context
+from ..visualization.context_paths import Recording, record
+from ..visualization.draw import paint, save_picture
+from ..visualization.draw_shares import draw_shares
 from ..visualization.explorer import explorer
 from ..visualization.pair_shares import attribute_pairs
-from ..visualization.reader import Reader, find_images, read_image
+from ..visualization.reader import (Reader, Sample, blamed_on, find_images,
+                                    label_map)
 
 SMALLEST = 0.005  # of the image: regions that are explained by default
-Question = Tuple[np.ndarray, Optional[int]]  # region (H, W), class
+
+
+class Question(NamedTuple):
+    """A region (H, W), and the class that is asked about in it.
+
+    ``against`` is the class that it is compared with, None for the runner-up.
+    """
+    region: np.ndarray
+    index: Optional[int]
+    against: Optional[int]
 
 
 def largest_region(labels: np.ndarray, index: int) -> np.ndarray:
@@ -66,12 +80,14 @@ def read_mask(path: str, shape: Tuple[int, int]) -> np.ndarray:
     """Read a mask, whose non-zero pixels are the region, (H, W), bool.
 
     Raises:
-        FileNotFoundError, ValueError: If it is none, empty, or of another
-            size than the image.
+        UserError: If it is none, empty, or of another size than the image.
     """
     if not Path(path).is_file():
         raise MissingFileError(f'--mask {path} is not a file')
-    mask = read_image(path).any(2)
+    picture = mmcv.imread(path)  # without an alpha channel
+    if picture is None:
+        raise UserError(f'--mask {path} cannot be read as an image')
+    mask = picture.any(2)
     if mask.shape != shape:
         raise UserError(f'--mask {path} is of the size {mask.shape}, its '
                         f'image of {shape}')
@@ -80,12 +96,15 @@ def read_mask(path: str, shape: Tuple[int, int]) -> np.ndarray:
     return mask
 
 
-def class_index(option: str, name: str, classes: List[str]) -> int:
-    """Return the index of a class by its name.
+def class_index(option: str, name: Optional[str],
+                classes: Sequence[str]) -> Optional[int]:
+    """Return the index of a class by its name, None without one.
 
     Raises:
-        ValueError: If there is no such class.
+        UserError: If there is no such class.
     """
+    if name is None:
+        return None
     if name not in classes:
         raise UserError(f'{option} must be one of {", ".join(classes)}, got '
                         f'{name!r}')
@@ -93,28 +112,36 @@ def class_index(option: str, name: str, classes: List[str]) -> int:
 
 
 def questions(arguments: argparse.Namespace, labels: np.ndarray,
-              classes: List[str]) -> Iterator[Question]:
-    """Yield the regions to explain in an image, and their classes.
+              classes: Sequence[str]) -> Iterator[Question]:
+    """Yield what is asked about an image.
+
+    Regions of the class that others are compared with are left out.
 
     Args:
         arguments: Of the command.
         labels: The prediction, (H, W).
         classes: Names.
+
+    Raises:
+        UserError: If a region that is asked for is not in the image.
     """
-    name = arguments.class_name
-    index = class_index('--class', name, classes) if name else None
+    index = class_index('--class', arguments.class_name, classes)
+    against = class_index('--against', arguments.against, classes)
     if arguments.mask:
-        yield read_mask(arguments.mask, labels.shape), index
+        found = [(read_mask(arguments.mask, labels.shape), index)]
     elif arguments.at:
         x, y = arguments.at
-        yield region_at(labels, x, y), labels[y, x] if index is None else index
+        region = region_at(labels, x, y)
+        found = [(region, int(labels[y, x]) if index is None else index)]
     elif index is not None:
-        yield largest_region(labels, index), index
+        found = [(largest_region(labels, index), index)]
     else:
-        for found in np.unique(labels):
-            region = largest_region(labels, found)
-            if region.mean() >= SMALLEST:
-                yield region, int(found)
+        regions = [(largest_region(labels, i), int(i))
+                   for i in np.unique(labels)]
+        found = [pair for pair in regions if pair[0].mean() >= SMALLEST]
+    for region, index in found:
+        if against is None or index != against:
+            yield Question(region, index, against)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -161,53 +188,99 @@ def run(arguments: argparse.Namespace) -> None:
     """Write the pages, and print the numbers.
 
     Raises:
-        FileNotFoundError, ValueError: naming what does not fit.
+        UserError: naming what does not fit.
     """
-    images = find_images(arguments.images)
+    reader = Reader(dataset_without_data(load_config(arguments.config)))
+    images = find_images(arguments.images, reader.suffixes[0])
+    check_classes(arguments, reader.meta['classes'])
+    out = make_folder(arguments.out)
     model = load_model(arguments.config,
                        arguments.checkpoint).to(arguments.device)
-    reader = Reader(model.cfg, None)
-    classes = reader.dataset.metainfo['classes']
-    against = None
-    if arguments.against:
-        against = class_index('--against', arguments.against, classes)
-    out = make_folder(arguments.out)
-    lines = []
+    lines, skipped = [], []
     for path in track_iter_progress(images):
-        data, image = reader(path), read_image(path)
-        labels = model.test_step(data)[0].pred_sem_seg.data[0].cpu().numpy()
-        size = data['inputs'][0].shape[1:]
-        rows = []
-        for region, index in questions(arguments, labels, classes):
-            if against is not None and index == against:
-                raise UserError(
-                    f'--against must be another class than that of the '
-                    f'region, got {arguments.against!r} for both')
-            # the model may read the image at another size
-            small = mmcv.imresize(
-                region.astype(np.uint8), size[::-1], interpolation='nearest')
-            shares = attribute_context(
-                model, data,
-                torch.from_numpy(small).bool(), None if index is None else
-                (int(index), against), arguments.steps)
-            rows.append((region, shares))
-            first, second = (classes[i] for i in shares.classes)
-            lines.append(f'{Path(path).name}: {first} over {second}: margin '
-                         f'{shares.margin:.2f}, context changed it by '
-                         f'{shares.change:+.2f}, error of the sum '
-                         f'{100 * shares.error:.3f} %')
-        meta = reader.dataset.metainfo
-        painted = paint(image, labels, meta)
+        sample = reader.read(path)
+        with blamed_on(path):
+            recording = record(model, reader.batch(sample))
+            labels = label_map(recording.predict().pred_sem_seg)
+        try:
+            asked = [*questions(arguments, labels, reader.meta['classes'])]
+        except UserError as error:  # the next image may have it
+            skipped.append(f'{Path(path).name}: {error}')
+            continue
+        rows = [(question.region, answer(recording, question, arguments.steps))
+                for question in asked]
         file = out / f'{Path(path).stem}.png'
-        save_picture(draw_shares(image, painted, rows, classes), file)
+        save_picture(draw_shares(sample.rgb, labels, rows, reader.meta), file)
+        lines += [
+            f'{Path(path).name}: {line}'
+            for line in numbers(rows, reader.meta['classes'])
+        ]
         if arguments.html:
-            pairs = attribute_pairs(model, data)
-            content = explorer(
-                Path(path).name, image, painted, pairs, meta, arguments.at)
-            with new_file(file.with_suffix('.html')) as page:
-                page.write_text(content, encoding='utf-8')
-            lines.append(f'{Path(path).name}: {pairs.margin.numel()} places '
-                         'to point at, error of the sums at most '
-                         f'{100 * pairs.error.max():.3f} %')
-    print('\n' + '\n'.join(lines))
-    print(f'{len(images)} pages in {out}')
+            lines.append(
+                write_page(recording, sample, labels, reader.meta,
+                           file.with_suffix('.html'), arguments.at))
+    print()
+    if len(skipped) == len(images):
+        raise UserError('\n'.join(skipped))
+    print('\n'.join([*lines, *skipped]))
+    print(f'{counted(len(images) - len(skipped), "page")} in {out}')
+
+
+def check_classes(arguments: argparse.Namespace,
+                  classes: Sequence[str]) -> None:
+    """Check the classes that are asked about, before a model is built.
+
+    Raises:
+        UserError: naming the option.
+    """
+    index = class_index('--class', arguments.class_name, classes)
+    against = class_index('--against', arguments.against, classes)
+    if index is not None and index == against:
+        raise UserError(f'--against must be another class than --class, got '
+                        f'{arguments.against!r} for both')
+
+
+def answer(recording: Recording, question: Question,
+           steps: int) -> ContextShares:
+    """Attribute the margin that a question asks about."""
+    size = recording.data['inputs'][0].shape[1:]
+    # the model may read the image at another size
+    region = mmcv.imresize(
+        question.region.astype(np.float32),
+        size[::-1],
+        interpolation='nearest') > 0
+    if not region.any():  # smaller than a pixel there
+        region = mmcv.imresize(
+            question.region.astype(np.float32),
+            size[::-1],
+            interpolation='area') > 0
+    classes = None if question.index is None else (question.index,
+                                                   question.against)
+    return attribute_context(recording, torch.from_numpy(region), classes,
+                             steps)
+
+
+def numbers(rows: Sequence[Tuple[np.ndarray, ContextShares]],
+            classes: Sequence[str]) -> Iterator[str]:
+    """Yield a line for each region."""
+    if not rows:
+        yield 'no region to explain'
+    for _, shares in rows:
+        first, second = (classes[i] for i in shares.classes)
+        yield (f'{first} over {second}: margin {shares.margin:.2f}, context '
+               f'changed it by {shares.change:+.2f}, error of the sum '
+               f'{100 * shares.error:.3f} %')
+
+
+def write_page(recording: Recording, sample: Sample, labels: np.ndarray,
+               meta: dict, file: Path, at: Optional[Tuple[int, int]]) -> str:
+    """Write the page for a browser, and return a line about it."""
+    pairs = attribute_pairs(recording)
+    name = Path(sample.path).name
+    painted = paint(sample.rgb, labels, meta)
+    content = explorer(name, sample.rgb, painted, pairs, meta, at)
+    with new_file(file) as page:
+        page.write_text(content, encoding='utf-8')
+    return (f'{name}: {counted(pairs.margin.numel(), "place")} to point at, '
+            'error of the sums at most '
+            f'{100 * pairs.error.max():.3f} %')

@@ -12,13 +12,15 @@ from mmengine.device import get_device
 from mmengine.utils import track_iter_progress
 
 from ..utils.checkpoint import load_model
+from ..utils.config import dataset_without_data, load_config
 from ..utils.errors import MissingFileError, UserError
 from ..utils.files import make_folder
 from ..utils.options import at_least, device
+from ..utils.words import counted
 from ..visualization.context import context_modules
 from ..visualization.draw import save_picture
 from ..visualization.page import page
-from ..visualization.reader import Reader, find_images, is_there
+from ..visualization.reader import Reader, blamed_on, find_images, is_there
 
 WEIGHTS = ('.pth', '.pt')
 
@@ -70,26 +72,29 @@ def run(arguments: argparse.Namespace) -> None:
     checkpoint, files = _split(arguments.files)
     if not files:
         raise UserError(f'no IMAGE is given, only {checkpoint}')
-    images = find_images(files)
-    model = load_model(arguments.config, checkpoint).to(arguments.device)
-    reader = Reader(model.cfg, arguments.labels)
+    reader = Reader(dataset_without_data(load_config(arguments.config)))
+    images = find_images(files, reader.suffixes[0])
     missing = [
-        reader.label_path(image) for image in images
-        if arguments.labels and not is_there(reader.label_path(image))
+        path for path in (reader.label_path(image, arguments.labels)
+                          for image in images
+                          if arguments.labels) if not is_there(path)
     ]
     if missing:
         raise MissingFileError(
-            f'{len(missing)} label maps are missing: {missing[0]}' + ', ...' *
-            (len(missing) > 1))
+            f'{counted(len(missing), "label map")} missing: {missing[0]}' +
+            ', ...' * (len(missing) > 1))
+    out = make_folder(arguments.out)
+    model = load_model(arguments.config, checkpoint).to(arguments.device)
     if not checkpoint:
         print('no checkpoint is given: the weights are random')
     if not context_modules(model):
         print('the model has no CaCModule: there are no weights to draw')
-    out = make_folder(arguments.out)
     for image in track_iter_progress(images):
-        data = reader(image)
-        picture = page(model, data,
-                       model.test_step(data)[0], reader.dataset.metainfo,
-                       arguments.top, arguments.channels)
+        sample = reader.read(image, arguments.labels)
+        data = reader.batch(sample)
+        with blamed_on(image):
+            output = model.test_step(data)[0]
+            picture = page(model, data, sample.rgb, output, reader.meta,
+                           arguments.top, arguments.channels)
         save_picture(picture, out / f'{Path(image).stem}.png')
-    print(f'\n{len(images)} pages in {out}')
+    print(f'\n{counted(len(images), "page")} in {out}')

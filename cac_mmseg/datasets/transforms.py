@@ -6,7 +6,7 @@ from mmcv.transforms import BaseTransform, Compose
 from mmseg.registry import TRANSFORMS
 
 from ..utils.checks import check_int
-from ..utils.labels import check_labels
+from ..utils.labels import Target, check_labels
 
 
 @TRANSFORMS.register_module()
@@ -31,7 +31,7 @@ class CheckLabels(BaseTransform):
         """Return ``results`` unchanged."""
         check_labels(
             results['gt_seg_map'],
-            self.num_classes,
+            [Target(type(self).__name__, self.num_classes, 255)],
             results.get('seg_map_path'),
             reduced=bool(results.get('reduce_zero_label')))
         return results

@@ -1,18 +1,18 @@
 """Checks of what would fail late, silently or deep inside."""
 from contextlib import ExitStack
-from typing import Any, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import torch.nn as nn
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from mmseg.registry import HOOKS
+from torch import Tensor
 
 from ..utils.checkpoint import allow_log, load_weights
-from ..utils.labels import check_labels
+from .label_check import LabelCheck
 from .resume import settle_last_checkpoint
 
 
@@ -29,90 +29,118 @@ class PreflightHook(Hook):
             from cannot be loaded; mmengine raises from deep inside.
         FileNotFoundError, ValueError: If a checkpoint to be loaded is missing,
             damaged, or names code to be run.
-        ValueError: In training, at a label that is no class, with its file.
-        ValueError: Before a test, if the checkpoint does not fit the model,
-            where mmengine only warns. In training a misfit stays a warning:
-            ``load_from`` may leave out a classifier on purpose.
+        ValueError: Before and in training, at a label map that no head can
+            learn from, with its file; if all labels are of one class.
+        ValueError: If a checkpoint to resume or to test does not fit the
+            model, where mmengine only warns. For training a misfit stays a
+            warning: ``load_from`` may leave out a classifier on purpose.
+
+    On several ranks, what one finds before training is raised by all.
     """
 
     def __init__(self) -> None:
         self.misfits: List[str] = []
+        self.labels: Optional[LabelCheck] = None
         # open while mmengine loads, so that it reads its own log safely
         self.loading = ExitStack()
 
     def before_run(self, runner: Runner) -> None:
-        _check_start(runner)
+        agree(lambda: _check_start(runner))
         self.loading.enter_context(allow_log())
         # built for training only, and before weights are initialised
         if not isinstance(runner.optim_wrapper,
                           (OptimWrapper, OptimWrapperDict)):
             return
-        check_pretrained(runner.model)
+        agree(lambda: check_pretrained(runner.model))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        theirs = {
-            _unwrapped(name): tuple(value.shape)
-            for name, value in checkpoint.get('state_dict',
-                                              checkpoint).items()
-        }
-        self.misfits = []
-        for name, value in runner.model.state_dict().items():
-            name, shape = _unwrapped(name), tuple(value.shape)
-            if name not in theirs:
-                # neither is used in a test
-                if not name.startswith('auxiliary_head') and not name.endswith(
-                        'num_batches_tracked'):
-                    self.misfits.append(f'{name} is missing')
-            elif theirs[name] != shape:
-                self.misfits.append(f'{name} is {theirs[name]}, not {shape}')
-                if name == 'decode_head.conv_seg.weight' and theirs[name][
-                        0] != shape[0]:
-                    self.misfits.insert(
-                        0, f'it predicts {theirs[name][0]} classes and the '
-                        f'config asks for {shape[0]}')
+        resumed = bool(runner.cfg.get('resume'))
+        self.misfits = _misfits(runner.model.state_dict(),
+                                checkpoint.get('state_dict', checkpoint),
+                                resumed)
+        if resumed:
+            self._refuse_misfits(
+                'Resume it with the config that it was trained with, or start '
+                'a new training from its weights: resume=False, load_from=FILE'
+            )
 
     def before_train(self, runner: Runner) -> None:
         self.loading.close()
         self.misfits = []  # training will make it fit
+        self.labels = LabelCheck(runner.model, runner.train_dataloader.dataset)
+        agree(self.labels.check_dataset, main_only=True)
 
     def before_train_iter(self,
                           runner: Runner,
                           batch_idx: int,
                           data_batch: Any = None) -> None:
         """Check the labels of a batch, which is still on the CPU."""
-        head = _head(runner.model)
-        if head is None:
-            return
-        # 255 is what data sets ignore, also where binary losses need no value
-        ignored = 255 if head.ignore_index is None else head.ignore_index
-        for sample in data_batch['data_samples']:
-            if 'gt_sem_seg' in sample:
-                check_labels(
-                    sample.gt_sem_seg.data.numpy(),
-                    head.num_classes,
-                    sample.get('seg_map_path'),
-                    ignored=ignored,
-                    reduced=bool(sample.get('reduce_zero_label')))
+        self.labels.check_batch(data_batch)
 
     def before_val(self, runner: Runner) -> None:
         self.before_test(runner)
 
     def before_test(self, runner: Runner) -> None:
         self.loading.close()
+        self._refuse_misfits('Test it with the config that it was trained '
+                             'with')
+
+    def _refuse_misfits(self, advice: str) -> None:
         if self.misfits:
             raise ValueError(
-                f'checkpoint {runner.cfg.get("load_from")!r} does not fit the '
-                f'model of the config in {len(self.misfits)} places: '
-                f'{"; ".join(self.misfits[:4])}. Test it with the config that '
-                'it was trained with')
+                f'the checkpoint does not fit the model of the config in '
+                f'{len(self.misfits)} places: {"; ".join(self.misfits[:4])}. '
+                f'{advice}')
 
 
-def _head(model: nn.Module) -> Optional[nn.Module]:
-    """Return the decode head, of a cascade the last one, None without one."""
-    if is_model_wrapper(model):
-        model = model.module
-    head = getattr(model, 'decode_head', None)
-    return head[-1] if isinstance(head, nn.ModuleList) else head
+def agree(check: Callable[[], None], main_only: bool = False) -> None:
+    """Run a check on every rank, or the first; all raise what one finds.
+
+    If one raised by itself, the others would wait for it until a timeout.
+    """
+    found = None
+    if is_main_process() or not main_only:
+        try:
+            check()
+        except Exception as error:  # raised below
+            found = error
+    found = next(filter(None, all_gather_object(found)), None)
+    if found is not None:
+        raise found
+
+
+def _misfits(ours: Dict[str, Tensor], theirs: Dict[str, Tensor],
+             resumed: bool) -> List[str]:
+    """Return where a checkpoint's weights do not fit a model's.
+
+    To resume, both must have the same names: the optimizer's state is by
+    position. A test uses no auxiliary head.
+    """
+    shapes = {
+        _unwrapped(name): tuple(value.shape)
+        for name, value in theirs.items()
+    }
+    misfits, names = [], {_unwrapped(name) for name in ours}
+    for name, value in ours.items():
+        name, shape = _unwrapped(name), tuple(value.shape)
+        if name not in shapes:
+            unused = name.startswith('auxiliary_head') or name.endswith(
+                'num_batches_tracked')
+            if resumed or not unused:
+                misfits.append(f'{name} is missing')
+        elif shapes[name] != shape:
+            misfits.append(f'{name} is {shapes[name]}, not {shape}')
+            if name == 'decode_head.conv_seg.weight' and \
+                    shapes[name][0] != shape[0]:
+                misfits.insert(
+                    0, f'it predicts {shapes[name][0]} classes and the '
+                    f'config asks for {shape[0]}')
+    if resumed:
+        misfits += [
+            f'{name} is not in the model' for name in shapes
+            if name not in names
+        ]
+    return misfits
 
 
 def _check_start(runner: Runner) -> None:
@@ -123,7 +151,6 @@ def _check_start(runner: Runner) -> None:
     elif not load_from and runner.cfg.get('resume'):
         if is_main_process():
             settle_last_checkpoint(runner.work_dir)
-        barrier()  # the other ranks read what it wrote
 
 
 def check_pretrained(model: nn.Module) -> None:

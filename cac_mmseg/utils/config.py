@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 import mmseg
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from mmseg.datasets import BaseSegDataset
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, MODELS
 
 from .errors import MissingFileError, UserError
 
@@ -104,8 +104,31 @@ def load_config(path: Union[str, Path]) -> Config:
                         f'{type(error).__name__}: {error}') from error
     if 'model' not in config:
         raise UserError(f'{path} configures no model')
-    init_default_scope(config.get('default_scope', 'mmseg'))
+    # new-style configs may have none, as their types are classes
+    init_default_scope(config.get('default_scope') or 'mmseg')
     return config
+
+
+def has_class_types(config: Config) -> bool:
+    """Return whether a config is in mmengine's new style, of classes."""
+    return not isinstance(config.model.get('type', ''), str)
+
+
+def with_type_names(value: Any) -> Any:
+    """Return a copy of a part of a config, with names in place of classes."""
+    if isinstance(value, dict):
+        return ConfigDict({
+            key: with_type_names(part)
+            for key, part in value.items()
+        })
+    if isinstance(value, (list, tuple)):
+        return type(value)(with_type_names(part) for part in value)
+    if isinstance(value, type):
+        registries = (MODELS, MODELS.parent)
+        return next((name for registry in registries
+                     for name, found in registry.module_dict.items()
+                     if found is value), value.__name__)
+    return value
 
 
 def dataset_configs(config: Config, split: str) -> Iterator[dict]:
@@ -113,7 +136,8 @@ def dataset_configs(config: Config, split: str) -> Iterator[dict]:
 
     Several if they are concatenated; wrappers are unwrapped.
     """
-    todo = [config.get(f'{split}_dataloader', {}).get('dataset')]
+    # a loader may be None, for a training without validation
+    todo = [(config.get(f'{split}_dataloader') or {}).get('dataset')]
     while todo:
         cfg = todo.pop(0)
         if cfg and ('dataset' in cfg or 'datasets' in cfg):
@@ -127,17 +151,24 @@ def build_datasets(config: Config, split: str,
     """Build the 'train', 'val' or 'test' data sets; ``options`` go to each.
 
     Raises:
-        FileNotFoundError: If a data set cannot be listed.
-        ValueError: If one cannot be built.
+        UserError: If one cannot be listed or built.
     """
-    cfgs = list(dataset_configs(config, split))
+    return [
+        _build_dataset({
+            **cfg,
+            **options
+        }, split) for cfg in dataset_configs(config, split)
+    ]
+
+
+def _build_dataset(cfg: dict, split: str) -> BaseSegDataset:
     try:
-        return [DATASETS.build({**cfg, **options}) for cfg in cfgs]
+        return DATASETS.build(cfg)
     except (AssertionError, OSError) as error:  # mmseg asserts that it exists
         raise MissingFileError(
             f'the {split} data cannot be listed: '
             f'{str(error) or "a file or a folder is missing"}. '
-            f'Put them at data_root={cfgs[0].get("data_root")!r}, or give '
+            f'Put them at data_root={cfg.get("data_root")!r}, or give '
             f'--cfg-options {split}_dataloader.dataset.data_root=DIR'
         ) from error
     except Exception as error:  # of any data set and transform
@@ -145,21 +176,38 @@ def build_datasets(config: Config, split: str,
                         f'{type(error).__name__}: {error}') from error
 
 
+def unwrapped(dataset: Any) -> Iterator[BaseSegDataset]:
+    """Yield the data sets that a wrapper, or several, repeat or join."""
+    inner = getattr(dataset, 'datasets',
+                    None) or [getattr(dataset, 'dataset', None)]
+    if inner[0] is None:
+        yield dataset
+    else:
+        for part in inner:
+            yield from unwrapped(part)
+
+
 def dataset_without_data(config: Config) -> BaseSegDataset:
-    """Build the data set that a config tests on, without reading its files.
+    """Build the data set that a config tests (or validates) on, unread.
 
     It knows the classes, their colours, how labels are read, and the pipeline.
 
     Raises:
         ValueError: If the config names none.
     """
-    cfg = next(dataset_configs(config, 'test'), None)
+    cfg = next((cfg for split in ('test', 'val')
+                for cfg in dataset_configs(config, split)), None)
     if cfg is None:
-        raise UserError(f'{config.filename} has no test_dataloader.dataset, '
-                        'which names the classes and the pipeline')
+        raise UserError(f'{config.filename} has no dataset in test_dataloader '
+                        'or val_dataloader, which names the classes and the '
+                        'pipeline')
     # some of mmseg's data sets assert that these exist: any file will do
     there = dict(
         data_root=None,
         data_prefix=dict(img_path='.', seg_map_path='.'),
         ann_file=config.filename)
-    return DATASETS.build({**cfg, **there, 'lazy_init': True})
+    dataset = _build_dataset({**cfg, **there, 'lazy_init': True}, 'test')
+    if not dataset.metainfo.get('classes'):
+        raise UserError(f'{config.filename}: the data set names no classes: '
+                        "set metainfo=dict(classes=('road', ...))")
+    return dataset

@@ -1,45 +1,237 @@
-"""Label maps, and values in them that are no class."""
-from typing import List, Optional
+"""What a label map must be for a head to learn from it, and what it is."""
+import io
+from collections import Counter
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+import mmengine.fileio as fileio
 import numpy as np
+import torch.nn as nn
+from mmengine.model import is_model_wrapper
+from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.models.decode_heads import STDCHead
+from PIL import Image, UnidentifiedImageError
+
+# kinds of faults, the gravest first
+COLOUR, WRAPPED, SIZE, VALUES = range(4)
+MAX_COLOURS = 257  # of a picture that are kept: more are no classes
 
 
-def wrong_labels(labels: np.ndarray,
-                 num_classes: int,
-                 ignored: int = 255) -> List[int]:
-    """Return the values that are neither 0 .. num_classes - 1 nor ignored."""
-    wrong = (labels < 0) | (labels >= num_classes)
-    wrong &= labels != ignored
-    return np.unique(labels[wrong]).tolist() if wrong.any() else []
+class Kind(NamedTuple):
+    """What label maps do that cannot be learned, and what to do about it."""
+    what: str
+    advice: str
+
+
+KINDS = {
+    COLOUR:
+    Kind('are colour pictures, not one channel of class indices',
+         'Convert them: docs/data.md, colour labels'),
+    WRAPPED:
+    Kind("hold values above 255, which LoadAnnotations reads modulo 256",
+         'Convert them to class indices of 8 bits'),
+    SIZE:
+    Kind('are not of the size of their image',
+         'Resize them without interpolation, or pair other files'),
+    VALUES:
+    Kind(
+        'have values that are no class',
+        'Convert them, or change num_classes, ignore_index or '
+        'reduce_zero_label'),
+}
+
+
+class Target(NamedTuple):
+    """What takes labels as classes, a head or a metric, and which ones.
+
+    Labels are 0 to ``classes - 1``, or ``ignored``. ``setting`` is what to
+    change in the config where another value is to be ignored.
+    """
+    setting: str
+    classes: int
+    ignored: int
+
+    def __str__(self) -> str:
+        return (f'0 to {self.classes - 1}, or {self.ignored} to ignore a '
+                f'pixel ({self.setting})')
+
+    def takes(self, labels: np.ndarray) -> np.ndarray:
+        """Return where labels are a class or ignored."""
+        return (labels >= 0) & (labels < self.classes) | (
+            labels == self.ignored)
+
+
+class Fault(NamedTuple):
+    """What is wrong with a label map.
+
+    ``values`` are those that are no class, or the colours of a picture;
+    ``detail`` is what only this map has.
+    """
+    kind: int
+    detail: str
+    values: Tuple[Any, ...] = ()
+
+
+def find_faults(labels: np.ndarray,
+                targets: Sequence[Target],
+                size: Optional[Tuple[int, int]] = None,
+                stored: Optional[np.ndarray] = None) -> Iterator[Fault]:
+    """Find what keeps a label map from being learned as it was meant.
+
+    Args:
+        labels: As the pipeline loads them.
+        targets: What takes them.
+        size: Of the image, (H, W).
+        stored: What the file holds, see :func:`stored_values`.
+    """
+    if labels.ndim != 2:
+        colours = () if stored is None else _colours(stored)
+        yield Fault(COLOUR, f'is a picture of the shape {labels.shape}',
+                    colours)
+        return
+    if size is not None and labels.shape != size:
+        yield Fault(SIZE, f'is of the size {labels.shape}, its image of '
+                    f'{size}')
+    if stored is not None and stored.ndim == 2 and stored.max(initial=0) > 255:
+        wrapped = np.unique(stored[stored > 255]).tolist()
+        yield Fault(WRAPPED, f'holds {_listed(wrapped)}', tuple(wrapped))
+        return  # what was read is not what was meant
+    for target in targets:
+        found = np.unique(labels[~target.takes(labels)]).tolist()
+        if found:
+            yield Fault(VALUES, f'has {_listed(found)}, but labels are '
+                        f'{target}', tuple(found))
+            return
 
 
 def check_labels(labels: np.ndarray,
-                 num_classes: int,
+                 targets: Sequence[Target],
                  path: Optional[str],
                  *,
-                 ignored: int = 255,
-                 reduced: bool = False) -> None:
-    """Refuse a label map with values that are no class, naming its file.
+                 reduced: bool = False,
+                 **more: Any) -> None:
+    """Refuse a label map that a head cannot learn from, naming its file.
 
-    The loss would fail without naming the file, on a GPU with a device-side
+    The loss would fail without naming it, on a GPU with a device-side
     assertion that ends the process.
 
     Args:
-        labels: Integers; classes are 0 .. num_classes - 1.
-        num_classes: Number of classes.
+        labels, targets, **more: See :func:`find_faults`.
         path: Of the label map's file.
-        ignored: Value of pixels that do not count.
         reduced: Whether reduce_zero_label has shifted the values.
 
     Raises:
-        ValueError: With the file and the values.
+        ValueError: With the file, what is wrong, and what to do.
     """
-    wrong = wrong_labels(labels, num_classes, ignored)
-    if not wrong:
-        return
-    shift = ' (after reduce_zero_label)' * reduced
-    raise ValueError(
-        f'label map {path} has the values {wrong}{shift}, but labels are 0 to '
-        f'{num_classes - 1}, or {ignored} to ignore a pixel. Convert the '
-        'labels, or change num_classes of the heads or reduce_zero_label; '
-        'python -m cac_mmseg check-data CONFIG lists all such files')
+    for fault in find_faults(labels, targets, **more):
+        shift = ' (after reduce_zero_label)' * reduced
+        raise ValueError(
+            f'label map {path} {fault.detail}{shift}. '
+            f'{KINDS[fault.kind].advice}. '
+            'python -m cac_mmseg check-data CONFIG lists all that are wrong')
+
+
+def count_values(labels: np.ndarray) -> Counter:
+    """Return how often each value occurs."""
+    if labels.dtype == np.uint8:  # faster than sorting
+        counts = np.bincount(labels.ravel(), minlength=256)
+        values = np.flatnonzero(counts)
+        return Counter(dict(zip(values.tolist(), counts[values].tolist())))
+    values, counts = np.unique(labels, return_counts=True)
+    return Counter(dict(zip(values.tolist(), counts.tolist())))
+
+
+def single_class(targets: Sequence[Target]) -> Optional[str]:
+    """Return why a head of one class learns nothing, None without one."""
+    for target in targets:
+        if target.classes == 1:
+            return (f'{target.setting.partition(".")[0]} has one class, which '
+                    'is told from nothing: name two, such as '
+                    "classes=('background', 'water'), and set num_classes=2 "
+                    "and out_channels=1, with loss_decode=dict(type='"
+                    "CrossEntropyLoss', use_sigmoid=True)")
+    return None
+
+
+def untrained(counts: Counter, targets: Sequence[Target]) -> Optional[str]:
+    """Return why a head learns nothing from the labels of a data set, or None.
+
+    Args:
+        counts: How often each value occurs, over all label maps.
+        targets: What takes them.
+    """
+    for target in targets:
+        found = sorted(counts)
+        taught = [i for i in found if i != target.ignored]
+        if len(taught) > 1 or not found:
+            continue
+        held = ' and '.join(map(str, found))
+        if taught and target.ignored in found and target.classes == 2:
+            return (f'all labels are {held}, and {target.ignored} is ignored '
+                    f'({target.setting}): class {1 - taught[0]} never occurs. '
+                    f'Convert {target.ignored} to {1 - taught[0]}')
+        return (f'all labels are {held}: no two classes to tell apart, and '
+                'nothing is learned')
+    return None
+
+
+def stored_values(path: str, always: bool = True) -> Optional[np.ndarray]:
+    """Return what a label map's file holds, None if it is no picture.
+
+    Args:
+        path: Of the file, wherever mmengine reads.
+        always: Not only where the values do not fit a byte.
+    """
+    try:
+        with Image.open(io.BytesIO(fileio.get(path))) as image:
+            if not always and image.mode in ('1', 'L', 'P'):
+                return None  # the header says that they do
+            return np.array(image)
+    except (UnidentifiedImageError, OSError, SyntaxError):
+        return None  # the loading transform says what is wrong
+
+
+def wraps(transforms: Any) -> bool:
+    """Return whether a pipeline casts label maps to bytes, as mmseg does."""
+    for transform in getattr(transforms, 'transforms', transforms):
+        if isinstance(transform, LoadAnnotations):
+            if type(transform)._load_seg_map is LoadAnnotations._load_seg_map:
+                return True
+        elif hasattr(transform, 'transforms') and wraps(transform.transforms):
+            return True
+    return False
+
+
+def targets_of(model: nn.Module) -> List[Target]:
+    """Return the heads of a model that take labels as classes."""
+    if is_model_wrapper(model):
+        model = model.module
+    targets = []
+    for name in ('decode_head', 'auxiliary_head'):
+        heads = getattr(model, name, None)
+        heads = heads if isinstance(heads, nn.ModuleList) else [heads]
+        for head in heads:
+            # K-Net's has its settings in the head that starts the iterations
+            head = getattr(head, 'kernel_generate_head', head)
+            classes = getattr(head, 'num_classes', None)
+            # the labels of an STDCHead are edges, which it finds itself
+            if isinstance(classes, int) and not isinstance(head, STDCHead):
+                ignored = getattr(head, 'ignore_index', None)
+                # data sets ignore 255 where a loss needs no such value
+                targets.append(
+                    Target(f'{name}.ignore_index', classes,
+                           255 if ignored is None else ignored))
+    return [*dict.fromkeys(targets)]
+
+
+def _listed(values: Sequence[int]) -> str:
+    few = ', '.join(map(str, values[:8]))
+    return f'the values {few}{", ..." if len(values) > 8 else ""}'
+
+
+def _colours(stored: np.ndarray) -> Tuple[Tuple[int, ...], ...]:
+    """Return the different colours of a picture (H, W, bands)."""
+    if stored.ndim != 3:
+        return ()
+    pixels = stored[..., :3].reshape(-1, min(3, stored.shape[2]))
+    found = np.unique(pixels, axis=0)[:MAX_COLOURS]
+    return tuple(map(tuple, found.tolist()))

@@ -6,13 +6,16 @@ from mmseg.models import BaseSegmentor
 from mmseg.structures import SegDataSample
 
 from ..utils.errors import UserError
+from .canvas import classes_of
 from .context import capture_context, choose_channels
-from .draw import classes_of, draw_context, paint
-from .reader import read_image
+from .draw import paint
+from .draw_context import draw_context
+from .reader import label_map
 
 
 def page(model: BaseSegmentor,
          data: dict,
+         image: np.ndarray,
          output: SegDataSample,
          meta: dict,
          count: int = 4,
@@ -22,6 +25,7 @@ def page(model: BaseSegmentor,
     Args:
         model: In evaluation mode.
         data: A batch of one image as a data loader gives it.
+        image: Of the sample, its bands in RGB order.
         output: What the model predicts for it; its ground truth is drawn too
             if it has one.
         meta: ``classes`` and ``palette``.
@@ -35,12 +39,11 @@ def page(model: BaseSegmentor,
         ValueError: If a label map is not of the size of its image, or a
             channel is out of range.
     """
-    image = read_image(output.img_path)
     tiles, titles, labels = [image], ['image'], []
     fields = dict(pred_sem_seg='prediction', gt_sem_seg='ground truth')
     for field, title in fields.items():
         if field in output:
-            label = output.get(field).data[0].cpu().numpy()
+            label = label_map(output.get(field))
             if label.shape != image.shape[:2]:
                 raise UserError(
                     f'the {title} of {output.img_path} is of the size '

@@ -1,97 +1,218 @@
-"""Read images and label maps as the test pipeline of a config does."""
+"""Read images and label maps as the pipeline of a data set does."""
 import os
+import random
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
-import cv2
-import mmengine.fileio as fileio
 import numpy as np
-from mmengine.config import Config
-from mmengine.dataset import Compose
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.structures import PixelData
 
-from ..utils.config import dataset_without_data
 from ..utils.errors import MissingFileError, UserError
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+ARRAYS = ('img', 'gt_seg_map')
+# what a transform asks for that needs a label map
+LABEL_KEYS = ('seg_map_path', 'gt_seg_map')
 
 
-def read_image(path: str) -> np.ndarray:
-    """Read an image from wherever mmengine reads.
+class Sample(NamedTuple):
+    """What the loading part of a pipeline makes of an image.
 
-    Raises:
-        ValueError: If it is none.
+    ``image`` is (H, W) or (H, W, bands), as loaded; ``labels`` (H, W), None
+    without a label map. ``results`` is what the transforms from ``rest``
+    on go on with.
     """
-    content = np.frombuffer(fileio.get(path), np.uint8)
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
-    if image is None:
-        raise UserError(f'{path} cannot be read as an image')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    path: str
+    image: np.ndarray
+    labels: Optional[np.ndarray]
+    results: dict
+    rest: int
+
+    @property
+    def rgb(self) -> np.ndarray:
+        """The image, three bands in the order of RGB: mmcv loads BGR."""
+        colour = self.image.ndim == 3 and self.image.shape[2] == 3
+        return self.image[..., ::-1] if colour else self.image
 
 
 class Reader:
-    """Reads images, and their label maps, as the test pipeline of a config.
+    """Reads samples by a data set's own pipeline.
+
+    The loading part ends before the first transform that draws random
+    numbers, changes the size of image or labels, or packs them away: so masks
+    that are merged after loading, and loaders of any name, count. Without a
+    label map, transforms that ask for one are left out.
 
     Args:
-        config: Whose data set says how.
-        labels: Folder of the label maps, named as the data set names them.
+        dataset: Whose pipeline, classes and file names they are.
     """
 
-    def __init__(self, config: Config, labels: Optional[str]) -> None:
-        self.dataset = dataset_without_data(config)
-        self.labels = labels
-        self.pipeline = Compose([
-            transform for transform in self.dataset.pipeline.transforms
-            if labels or 'Annotation' not in type(transform).__name__
-        ])
+    def __init__(self, dataset: BaseDataset) -> None:
+        self.transforms = dataset.pipeline.transforms
+        self.end = len(self.transforms)  # of the loading part, as known so far
+        self.meta = dataset.metainfo
+        self.suffixes = tuple(
+            getattr(dataset, name, default)
+            for name, default in (('img_suffix', '.jpg'), ('seg_map_suffix',
+                                                           '.png')))
+        self.info = {
+            name: getattr(dataset, name, default)
+            for name, default in (('label_map', None), ('reduce_zero_label',
+                                                        False))
+        }
 
-    def __call__(self, image: str) -> dict:
-        """Return a batch of one image, as a data loader gives it.
+    def load(self, info: dict) -> Sample:
+        """Run the loading part on what a data set says of a sample.
 
         Raises:
-            ValueError: If a file is not what its name says.
+            UserError: If a transform or a decoder fails, naming the files.
         """
-        read_image(image)  # raises an error that names the file
-        info = dict(
-            img_path=image,
-            label_map=self.dataset.label_map,
-            reduce_zero_label=self.dataset.reduce_zero_label,
-            seg_fields=[])
-        if self.labels:
-            info['seg_map_path'] = self.label_path(image)
+        results = dict(info, seg_fields=[])
+        path = str(info.get('img_path'))
         try:
-            sample = self.pipeline(info)
+            with _random_state_kept():
+                for i, transform in enumerate(self.transforms[:self.end]):
+                    before = {
+                        **results, 'seg_fields': [*results['seg_fields']]
+                    }
+                    state = _random_state()
+                    after = self._apply(transform, results)
+                    if _random_state() != state or _is_other(before, after):
+                        results, self.end = before, i
+                        break
+                    results = after
+            image = results['img']
         except Exception as error:  # of any transform and decoder
+            label = info.get('seg_map_path')
             raise UserError(
-                f'{image}{" or its label map" * bool(self.labels)} cannot be '
-                f'read: {type(error).__name__}: {error}') from error
-        return {key: [value] for key, value in sample.items()}
+                f'{path}{f" or {label}" if label else ""} cannot '
+                f'be read: {type(error).__name__}: {error}') from error
+        return Sample(path, image, results.get('gt_seg_map'), results,
+                      self.end)
 
-    def label_path(self, image: str) -> str:
+    def batch(self, sample: Sample) -> dict:
+        """Return a batch of one sample, as a data loader gives it.
+
+        Raises:
+            UserError: If the rest of the pipeline fails.
+        """
+        results = deepcopy(sample.results)  # some change arrays in place
+        try:
+            for transform in self.transforms[sample.rest:]:
+                results = self._apply(transform, results)
+        except Exception as error:  # of any transform
+            raise UserError(f'{sample.path} cannot be prepared for the model: '
+                            f'{type(error).__name__}: {error}') from error
+        return {key: [value] for key, value in results.items()}
+
+    def read(self, image: str, labels: Optional[str] = None) -> Sample:
+        """Load an image that need not be of the data set.
+
+        Args:
+            image: Its file.
+            labels: Folder of its label map, see :meth:`label_path`.
+        """
+        info = dict(self.info, img_path=image)
+        if labels:
+            info['seg_map_path'] = self.label_path(image, labels)
+        return self.load(info)
+
+    def label_path(self, image: str, folder: str) -> str:
         """Return where the label map of an image should be."""
-        name, suffix = os.path.basename(image), self.dataset.img_suffix
+        suffix, label_suffix = self.suffixes
+        name = os.path.basename(image)
         # which may be more than an ending, such as _leftImg8bit.png
         stem = name.removesuffix(suffix) if name.endswith(suffix) else Path(
             name).stem
-        return os.path.join(self.labels,
-                            f'{stem}{self.dataset.seg_map_suffix}')
+        return os.path.join(folder, f'{stem}{label_suffix}')
+
+    def _apply(self, transform: Any, results: dict) -> dict:
+        if 'seg_map_path' in results:
+            found = transform(results)
+        else:
+            try:
+                found = transform(dict(results))
+            except KeyError as error:
+                if error.args[0] not in LABEL_KEYS:
+                    raise
+                return results
+        if found is None:  # as a data set skips a sample
+            raise ValueError(f'{type(transform).__name__} finds it invalid')
+        return found
 
 
-def find_images(paths: Sequence[str]) -> List[str]:
-    """Return the images that are named, or in the folders that are named.
+def _is_other(before: dict, after: dict) -> bool:
+    """Return whether a transform changed a size, or packed an array away."""
+    return any(
+        key in before and (
+            key not in after or before[key].shape[:2] != after[key].shape[:2])
+        for key in ARRAYS)
+
+
+def _random_state() -> tuple:
+    """Return what changes when a transform draws a random number."""
+    numpy = np.random.get_state()
+    return (random.getstate(), numpy[1].tobytes(), numpy[2:],
+            torch.get_rng_state().numpy().tobytes())
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Reading must not change what a training draws."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+@contextmanager
+def blamed_on(path: str) -> Iterator[None]:
+    """Name the image that a model fails on: its bands or size may not fit.
 
     Raises:
-        FileNotFoundError: If there is no such file, or none in a folder.
-        ValueError: If pages would have the same name.
+        UserError: In place of an error of PyTorch's.
     """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = (str(error).strip().splitlines() or [''])[0]
+        raise UserError(f'the model fails on {path}: {type(error).__name__}: '
+                        f'{reason}') from error
+
+
+def label_map(data: PixelData) -> np.ndarray:
+    """Return a label map (H, W): a model of one channel predicts floats."""
+    return data.data[0].cpu().numpy().astype(np.int64)
+
+
+def find_images(paths: Sequence[str], suffix: str = '') -> List[str]:
+    """Return the images that are named, or in the folders that are named.
+
+    Args:
+        paths: Of files and folders.
+        suffix: Of a data set's images, beside the usual ones.
+
+    Raises:
+        UserError: If there is no such file, none in a folder, or pages would
+            have the same name.
+    """
+    suffixes = tuple(dict.fromkeys((*SUFFIXES, suffix.lower() or SUFFIXES[0])))
     images: List[str] = []
     for path in paths:
         if os.path.isdir(path):
             found = sorted(
                 os.path.join(path, name) for name in os.listdir(path)
-                if name.lower().endswith(SUFFIXES))
+                if name.lower().endswith(suffixes))
             if not found:
                 raise MissingFileError(
-                    f'{path} holds no image ({", ".join(SUFFIXES)})')
+                    f'{path} holds no image ({", ".join(suffixes)})')
             images += found
         elif is_there(path):
             images.append(path)

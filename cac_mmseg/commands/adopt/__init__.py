@@ -1,24 +1,30 @@
 """``python -m cac_mmseg adopt``: CaCHead in a config that has another head.
 
 Writes a config of a few lines, which inherits from CONFIG and replaces its
-decode head by a CaCHead: it reads the same feature maps and has the same
-classes, losses and norm. The model is built, trained for a step and tested on
+decode head by a CaCHead of the same classes, losses and norm. It reads the
+feature maps of the old head or, of several of which the old one made a pyramid,
+those from stride 8 on. Two hooks come with it: one checks weights and labels
+before training, one draws predictions after each validation. A config in
+mmengine's new style cannot be inherited from: what to add to it is printed. The
+model is built, trained for a step and tested on
 small random images first. Prints what the decode head costs, before and after.
 """
 import argparse
 import os
+import shlex
 import tempfile
 from pathlib import Path
 
 from mmengine.config import Config
 
-from ...utils.config import find_config, load_config
+from ...utils.config import (find_config, has_class_types, load_config,
+                             with_type_names)
 from ...utils.errors import UserError
 from ...utils.files import check_writable, new_file
 from ...utils.options import at_least
 from ...utils.tables import markdown_table
 from .derive import Adoption, derive
-from .text import config_text
+from .text import config_text, config_to_paste, missing_hooks, text_to_paste
 from .trial import check, cost, crop_size
 
 
@@ -27,7 +33,8 @@ def adopted_config(adoption: Adoption, config: Config) -> Config:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, 'adopted.py')
         file.write_text(
-            config_text(adoption, config, os.path.abspath(config.filename)))
+            config_text(adoption, config, os.path.abspath(config.filename)),
+            encoding='utf-8')
         return load_config(file)
 
 
@@ -71,6 +78,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='M',
         help='CaC modules (default: 1)')
     parser.add_argument(
+        '--no-hooks',
+        dest='hooks',
+        action='store_false',
+        help='leave PreflightHook and PredictionPictureHook out')
+    parser.add_argument(
         '--dry-run', action='store_true', help='print the config only')
 
 
@@ -83,21 +95,39 @@ def run(arguments: argparse.Namespace) -> None:
             exists or cannot be written.
     """
     path, owner = find_config(arguments.config)
+    config = load_config(path)
     out = Path(arguments.out or f'cac_{Path(path).stem}.py')
-    if not arguments.dry_run:
+    inherited = not has_class_types(config)
+    if not inherited:
+        config.model = with_type_names(config.model)
+    if inherited and not arguments.dry_run:
         if out.suffix != '.py':
             raise UserError(f'--out must end on .py, got {out}')
         check_writable(out)
         if out.exists():
             raise UserError(f'{out} exists: give another --out, or remove it')
-    config = load_config(path)
     adoption = derive(config, arguments.channels, arguments.heads)
-    unused = check(adopted_config(adoption, config), config)
+    unused = check(
+        adopted_config(adoption, config) if inherited else config_to_paste(
+            adoption, config), config)
     find_unused = bool(unused) and not config.get('find_unused_parameters')
     if find_unused:
         adoption.notes.append(
             'find_unused_parameters is True, for several GPUs: no gradient '
             f'reaches {", ".join(unused[:4])}{", ..." * (len(unused) > 4)}')
+    added = missing_hooks(config) if arguments.hooks else {}
+    if added:
+        adoption.notes.append(
+            f'{" and ".join(hook["type"] for hook in added.values())} come '
+            'with it: checks before training, pictures after validation '
+            '(--no-hooks leaves them out)')
+    print(''.join(f'- {note}\n' for note in adoption.notes))
+    print(f'{costs(adoption, config)}\n')
+    if not inherited:
+        print(f"{path} is in mmengine's new style, which no config inherits "
+              'from. Add to its end:\n')
+        print(text_to_paste(adoption, config, arguments.hooks))
+        return
     # a file of a package is not moved along with the config
     base = os.path.abspath(path) if owner else os.path.relpath(
         path,
@@ -105,12 +135,11 @@ def run(arguments: argparse.Namespace) -> None:
     text = config_text(
         adoption, config, base,
         f"{owner}'s {Path(path).stem}, where it is installed here"
-        if owner else '', find_unused)
-    print(''.join(f'- {note}\n' for note in adoption.notes))
-    print(f'{costs(adoption, config)}\n')
+        if owner else '', find_unused, arguments.hooks)
     if arguments.dry_run:
         print(text)
         return
     with new_file(out) as file:
-        file.write_text(text)
-    print(f'{out} is written, for: mim train mmsegmentation {out}')
+        file.write_text(text, encoding='utf-8')
+    print(f'{out} is written, for: mim train mmsegmentation '
+          f'{shlex.quote(str(out))}')

@@ -45,11 +45,6 @@ def derive(config: Config,
         Refused: If the model cannot have a CaCHead, with the reason.
         ValueError: If its backbone does not run.
     """
-    if not isinstance(config.model.get('type'), str):
-        raise Refused(
-            f"{config.filename} is in mmengine's new style (read_base), which "
-            "no config with _base_ inherits from: set model['decode_head'] in "
-            'it')
     heads = decode_heads(config.model)
     old = heads[-1]
     if old['type'] == 'CaCHead' and old.get('reweighting',
@@ -130,7 +125,7 @@ def fit_norm(head: dict, old: dict, config: Config) -> List[str]:
         head['norm_cfg'] = dict(type='SyncBN', requires_grad=True)
         notes.append(f'norm_cfg is SyncBN: the {old["type"]} had '
                      f'{norm["type"] if norm else "none"}')
-    batch = config.get('train_dataloader', {}).get('batch_size')
+    batch = (config.get('train_dataloader') or {}).get('batch_size')
     if batch == 1 and head['norm_cfg']['type'] in ('BN', 'BN2d'):
         head['pool_norm_cfg'] = None
         notes.append('pool_norm_cfg is None: BN cannot normalise the pooled '

@@ -4,10 +4,14 @@ from typing import Any, Dict
 from mmengine.config import Config
 from yapf.yapflib.yapf_api import FormatCode
 
+from ...utils.config import with_type_names
 from .derive import Adoption
 
 # goes with a cascade: EncoderDecoder does not take it
 CASCADE_ONLY = ('num_stages', )
+HOOKS = dict(
+    preflight=dict(type='PreflightHook'),
+    prediction_picture=dict(type='PredictionPictureHook'))
 STYLE = dict(
     based_on_style='pep8', split_before_expression_after_opening_paren=True)
 
@@ -20,7 +24,8 @@ def config_text(adoption: Adoption,
                 config: Config,
                 base: str,
                 comment: str = '',
-                find_unused: bool = False) -> str:
+                find_unused: bool = False,
+                hooks: bool = True) -> str:
     """Return the text of a config that inherits from the file ``base``.
 
     Args:
@@ -30,6 +35,7 @@ def config_text(adoption: Adoption,
         comment: First line, or ''.
         find_unused: Whether several GPUs have to look for parameters that get
             no gradient.
+        hooks: Whether to add those of this package that it does not have.
     """
     if adoption.auxiliary is None:
         model = dict(decode_head=dict(_delete_=True, **adoption.head))
@@ -42,19 +48,78 @@ def config_text(adoption: Adoption,
             imports=[*dict.fromkeys([*imports, 'cac_mmseg'])],
             allow_failed_imports=False),
         model=model)
+    if hooks:
+        added = missing_hooks(config)
+        if added:
+            values['default_hooks'] = added
     if find_unused:
         values['find_unused_parameters'] = True
     body = ''.join(f'{name} = {_source(value)}\n'
                    for name, value in values.items())
     heading = f'# {comment}\n' if comment else ''
-    return f'{heading}_base_ = {base!r}\n' + FormatCode(
-        body, style_config=STYLE)[0]
+    return f'{heading}_base_ = {base!r}\n' + _formatted(body)
+
+
+def text_to_paste(adoption: Adoption, config: Config, hooks: bool) -> str:
+    """Return lines for the end of a config that no other inherits from."""
+    lines = ["custom_imports = dict(imports=['cac_mmseg'])"]
+    for key, value in _changes(adoption, config).items():
+        lines.append(f'model.pop({key!r}, None)' if value is
+                     None else f'model[{key!r}] = {_source(value)}')
+    added = missing_hooks(config) if hooks else {}
+    lines += [
+        f'default_hooks[{name!r}] = {_source(hook)}'
+        for name, hook in added.items()
+    ]
+    return _formatted('\n'.join(lines) + '\n')
+
+
+def config_to_paste(adoption: Adoption, config: Config) -> Config:
+    """Return the model of a config with those lines."""
+    model = {**config.model, **_changes(adoption, config)}
+    return Config(
+        dict(model={
+            key: value
+            for key, value in model.items() if value is not None
+        }))
+
+
+def _changes(adoption: Adoption, config: Config) -> dict:
+    """Return what is set in a model; None removes a key."""
+    if adoption.auxiliary is None:
+        return dict(decode_head=adoption.head)
+    return dict(
+        type='EncoderDecoder',
+        **dict.fromkeys(CASCADE_ONLY),
+        decode_head=adoption.head,
+        auxiliary_head=_auxiliary_heads(adoption, config))
+
+
+def _auxiliary_heads(adoption: Adoption, config: Config) -> list:
+    heads = config.model.get('auxiliary_head') or []
+    heads = [heads] if isinstance(heads, dict) else heads
+    return [*heads, adoption.auxiliary]
+
+
+def missing_hooks(config: Config) -> Dict[str, dict]:
+    """Return the hooks of this package that a config does not have."""
+    there = [
+        *(config.get('custom_hooks') or []),
+        *(config.get('default_hooks') or {}).values()
+    ]
+    types = {with_type_names(hook['type']) for hook in there if hook}
+    return {
+        name: hook
+        for name, hook in HOOKS.items() if hook['type'] not in types
+    }
+
+
+def _formatted(code: str) -> str:
+    return FormatCode(code, style_config=STYLE)[0]
 
 
 def _without_cascade(adoption: Adoption, config: Config) -> dict:
     """Return a complete model: a child cannot remove a key of its base."""
-    auxiliary = config.model.get('auxiliary_head') or []
-    auxiliary = [auxiliary] if isinstance(auxiliary, dict) else auxiliary
     replaced = ('type', 'decode_head', 'auxiliary_head', *CASCADE_ONLY)
     return dict(
         _delete_=True,
@@ -64,7 +129,7 @@ def _without_cascade(adoption: Adoption, config: Config) -> dict:
             for key in config.model if key not in replaced
         },
         decode_head=adoption.head,
-        auxiliary_head=[*auxiliary, adoption.auxiliary])
+        auxiliary_head=_auxiliary_heads(adoption, config))
 
 
 def _source(value: Any) -> str:

@@ -8,72 +8,111 @@ Exit status 1 if there are problems.
 import argparse
 import os
 import sys
+from collections import Counter
 from pathlib import Path
-from typing import List, Optional
+from typing import Dict, Iterator, List, Optional
 
-import mmcv
 import numpy as np
 from mmengine.config import DictAction
 
 from ...utils.config import load_config
 from ...utils.errors import UserError
 from ...utils.files import make_folder, new_file
+from ...utils.labels import COLOUR
 from ...utils.options import at_least
 from ...utils.tables import markdown_table
 from ...visualization.draw import draw_rows, paint, save_picture
-from .samples import Loader, Report, check, count_values
+from ...visualization.reader import Reader
+from .samples import LABEL, SETTING, Problem, Report, check
 
 SPLITS = ('train', 'val', 'test')
-LISTED = 20  # problems on the screen; a file gets all of them
 SAMPLES = 3  # drawn of each data set
 
 
 def table(reports: List[Report]) -> str:
     """Return how often each class occurs, as a Markdown table."""
-    classes = reports[0].dataset.metainfo['classes']
+    classes = reports[0].classes
     headings = ['class']
     rows = [[f'{i} {name}'] for i, name in enumerate(classes)] + [['no class']]
     for report in reports:
         headings += [f'{report.name}, pixels', f'{report.name}, images']
-        counts = count_values(report.samples)
-        unknown = counts.sum() - counts[:len(classes)].sum()
-        images = [s.counts for s in report.samples if s.counts is not None]
-        for i, row in enumerate(rows):
-            share = counts[i] if i < len(classes) else unknown
-            value = i if i < len(classes) else 255
+        pixels, images, read = Counter(), Counter(), 0
+        for counts in report.counts:
+            # what is no class is one row
+            of_row = Counter()
+            for value, number in counts.items():
+                of_row[value if 0 <= value < len(classes) else -1] += number
+            pixels += of_row
+            images.update(of_row.keys())
+            read += sum(of_row.values())
+        for row, value in zip(rows, [*range(len(classes)), -1]):
             row += [
-                f'{100 * share / max(counts.sum(), 1):.2f} %',
-                sum(bool(c[value]) for c in images)
+                f'{100 * pixels[value] / max(read, 1):.2f} %', images[value]
             ]
     return markdown_table(headings, rows)
+
+
+def summary(report: Report) -> Iterator[str]:
+    """Yield a line for each kind of problem of a split, the gravest first."""
+    groups: Dict[tuple, List[Problem]] = {}
+    for problem in sorted(report.problems, key=lambda p: p.rank):
+        key = (problem.rank, problem.what)
+        groups.setdefault(key, []).append(problem)
+    for problems in groups.values():
+        first = problems[0]
+        advice = f'. {first.advice}' if first.advice else ''
+        if first.rank[0] == SETTING or len(problems) == 1:
+            yield f'{first}{advice}'
+            continue
+        of = f' of {sum(map(len, report.samples))} label maps' \
+            if first.rank[0] == LABEL else ' files'
+        yield (f'{len(problems)}{of} {first.what}'
+               f'{_of_palette(problems, report)}{advice}. '
+               f'The first: {first}')
+
+
+def _of_palette(problems: List[Problem], report: Report) -> str:
+    """Say which colours, or values, label maps have in common."""
+    values = {
+        value
+        for problem in problems if problem.fault
+        for value in problem.fault.values
+    }
+    if problems[0].rank != (LABEL, COLOUR):
+        few = ', '.join(map(str, sorted(values)[:8]))
+        return f' ({few}{", ..." * (len(values) > 8)})' if values else ''
+    if all(len({*colour}) == 1 for colour in values):
+        return '; their three channels are equal: they are index maps'
+    palette = {*map(tuple, report.datasets[0].metainfo.get('palette') or ())}
+    others = sorted(values - palette)
+    if not values & palette:
+        return '; their colours are not those of the palette'
+    few = ', '.join(map(str, others[:8])) + ', ...' * (len(others) > 8)
+    return '; their colours are those of the palette' + (f' but {few}'
+                                                         if others else '')
 
 
 def draw(reports: List[Report]) -> Optional[np.ndarray]:
     """Draw a few samples of each data set with their labels laid over."""
     rows, names = [], []
     for report in reports:
-        dataset = report.dataset
-        sound = [
-            s for s in report.samples if s.counts is not None and not s.problem
-        ]
-        step = max(1, len(sound) // SAMPLES)
-        load = Loader(dataset).load
-        for sample in sound[::step][:SAMPLES]:
-            info = dict(
-                img_path=sample.image,
-                seg_map_path=sample.label,
-                label_map=dataset.label_map,
-                reduce_zero_label=dataset.reduce_zero_label,
-                seg_fields=[])
-            loaded = load(info)
-            image = mmcv.bgr2rgb(loaded['img'])
-            rows.append(
-                (image, paint(image, loaded['gt_seg_map'], dataset.metainfo)))
-            names.append(f'{report.name} {Path(sample.image).name}')
+        for dataset, samples in zip(report.datasets, report.samples):
+            sound = [
+                i for i, sample in enumerate(samples)
+                if sample.counts and not sample.problems
+            ]
+            reader = Reader(dataset)
+            step = max(1, len(sound) // SAMPLES)
+            for i in sound[::step][:SAMPLES]:
+                sample = reader.load(dataset.get_data_info(i))
+                rows.append((sample.rgb,
+                             paint(sample.rgb, sample.labels,
+                                   dataset.metainfo)))
+                names.append(f'{report.name} {Path(sample.path).name}')
     if not rows:
         return None
-    return draw_rows(rows, ('image', 'labels'), reports[0].dataset.metainfo,
-                     names)
+    return draw_rows(rows, ('image', 'labels'),
+                     reports[0].datasets[0].metainfo, names)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -116,23 +155,24 @@ def run(arguments: argparse.Namespace) -> None:
                         'train_dataloader, val_dataloader nor '
                         'test_dataloader')
     print(table(reports))
+    problems = [
+        f'{report.name}: {problem}' for report in reports
+        for problem in sorted(report.problems, key=lambda p: p.rank)
+    ]
+    with new_file(out / 'problems.txt') as file:
+        file.write_text(
+            ''.join(f'{line}\n' for line in problems), encoding='utf-8')
+    for report in reports:
+        for line in summary(report):
+            print(f'{report.name}: {line}')
+        for hint in report.hints:
+            print(f'{report.name}: hint: {hint}')
+    read = sum(len(samples) for r in reports for samples in r.samples)
+    print(f'{read} samples read, {len(problems)} '
+          f'problem{"s" * (len(problems) != 1)}' +
+          f': {out / "problems.txt"}' * bool(problems))
     picture = draw(reports)
     if picture is not None:
         save_picture(picture, out / 'samples.png')
         print(f'samples: {out / "samples.png"}')
-    problems = [
-        f'{r.name}: {problem}' for r in reports for problem in r.problems
-    ]
-    with new_file(out / 'problems.txt') as file:
-        file.write_text(''.join(f'{line}\n' for line in problems))
-    for report in reports:
-        for hint in report.hints:
-            print(f'{report.name}: {hint}')
-    for line in problems[:LISTED]:
-        print(line)
-    if len(problems) > LISTED:
-        print(f'... and {len(problems) - LISTED} more')
-    read = sum(len(report.samples) for report in reports)
-    print(f'{read} samples read, {len(problems)} problems' +
-          f': {out / "problems.txt"}' * bool(problems))
     sys.exit(bool(problems))

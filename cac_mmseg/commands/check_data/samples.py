@@ -1,80 +1,131 @@
 """Every sample of a data set, read as training does, and what is wrong."""
 import os
-from typing import Iterator, List, NamedTuple, Optional
+from collections import Counter
+from itertools import count
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import mmengine.fileio as fileio
-import numpy as np
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset, Compose
+from mmengine.dataset import BaseDataset
 from mmengine.utils import track_progress_rich
 
 from ...utils.config import build_datasets, dataset_configs
-from ...utils.labels import wrong_labels
-from ...visualization.reader import is_there, read_image
+from ...utils.errors import UserError
+from ...utils.labels import (KINDS, Fault, Target, count_values, find_faults,
+                             single_class, stored_values, untrained, wraps)
+from ...visualization.reader import Reader, is_there
+from .settings import EVALUATED, contradictions, head_targets, metric_targets
+
+# of a problem, the gravest first; faults of labels come last but one
+SETTING, MISSING, UNREADABLE, LABEL, UNPAIRED = range(5)
+
+
+class Problem(NamedTuple):
+    """What is wrong with a file, or with a setting.
+
+    Args:
+        rank: Of the kind, the gravest first.
+        what: What files of the kind do or are, or the setting.
+        advice: What to do about it, or ''.
+        path: Of the file, or ''.
+        detail: What only this file has.
+        fault: Of its labels.
+    """
+    rank: Tuple[int, int]
+    what: str
+    advice: str = ''
+    path: str = ''
+    detail: str = ''
+    fault: Optional[Fault] = None
+
+    def __str__(self) -> str:
+        if not self.path:
+            return self.what
+        # what cannot be read is named by the error
+        return self.detail if self.path in self.detail else \
+            f'{self.path} {self.detail}'
 
 
 class Sample(NamedTuple):
-    """An image and its label map, and what is wrong with them."""
+    """An image and its label map; ``counts`` of each value in it."""
     image: str
     label: str
-    problem: str = ''
-    counts: Optional[np.ndarray] = None  # of each value, (256,)
+    problems: Sequence[Problem] = ()
+    counts: Optional[Counter] = None
 
 
-class Loader:
-    """Reads a sample by the loading transforms of a pipeline.
+class Check:
+    """Reads a sample as a data set does, and finds what is wrong.
 
     Args:
-        dataset: Whose pipeline it is.
+        dataset: Whose sample it is.
+        targets: What takes its labels.
     """
 
-    def __init__(self, dataset: BaseDataset) -> None:
-        # mmseg's loading transforms have such names; others resize or crop
-        self.load = Compose([
-            transform for transform in dataset.pipeline.transforms
-            if type(transform).__name__.startswith('Load')
-        ])
-        self.classes = len(dataset.metainfo['classes'])
-        self.ignored = dataset.ignore_index
+    def __init__(self, dataset: BaseDataset, targets: List[Target]) -> None:
+        self.reader = Reader(dataset)
+        self.targets = targets
+        self.wraps = wraps(dataset.pipeline.transforms)
 
-    def __call__(self, image: str, label: str, info: dict) -> Sample:
+    def __call__(self, info: dict) -> Sample:
         """Read a sample; problems are returned, never raised."""
-        for path in (image, label):
-            if path and not is_there(path):
-                return Sample(image, label, f'{path} is missing')
+        image, label = (
+            info.get(key, '') for key in ('img_path', 'seg_map_path'))
+        for path in filter(None, (image, label)):
+            if not is_there(path):
+                return Sample(image, label, [
+                    Problem(
+                        (MISSING, 0), 'are missing', '', path, 'is missing')
+                ])
         try:
-            if not label:  # a test set without ground truth
-                read_image(image)
-                return Sample(image, label)
-            loaded = self.load(info)
-            size, labels = loaded['img'].shape[:2], loaded['gt_seg_map']
-        except Exception as error:  # of any transform and decoder
-            return Sample(
-                image, label, f'{image} or {label} cannot be read: '
-                f'{type(error).__name__}: {error}')
-        problems = []
-        if labels.shape != size:
-            problems.append(f'{label} is of the size {labels.shape}, its '
-                            f'image of {size}')
-        counts = np.bincount(labels.ravel(), minlength=256)
-        wrong = wrong_labels(labels, self.classes, self.ignored)
-        if wrong:
-            problems.append(f'{label} has the values {wrong}, but labels are '
-                            f'0 to {self.classes - 1}, or {self.ignored}')
-        return Sample(image, label, '; '.join(problems), counts)
+            sample = self.reader.load(info)
+        except UserError as error:
+            return Sample(image, label, [
+                Problem(
+                    (UNREADABLE, 0), 'cannot be read', '', image, str(error))
+            ])
+        if sample.labels is None:  # a test set without ground truth
+            return Sample(image, label)
+        # decoding twice takes its time, so only where it can tell
+        colour = sample.labels.ndim != 2
+        stored = stored_values(
+            label, always=colour) if self.wraps or colour else None
+        faults = find_faults(sample.labels, self.targets,
+                             sample.image.shape[:2], stored)
+        problems = [
+            Problem((LABEL, fault.kind), *KINDS[fault.kind], label,
+                    fault.detail, fault) for fault in faults
+        ]
+        counted = Counter() if colour else count_values(sample.labels)
+        return Sample(image, label, problems, counted)
 
 
 class Report(NamedTuple):
-    """The report on a data set. A hint does not count as a problem."""
+    """The report on the data sets of a split.
+
+    A hint does not count as a problem. ``classes`` are those of the first.
+    """
     name: str
-    dataset: BaseDataset
-    samples: List[Sample]
-    problems: List[str]
+    datasets: List[BaseDataset]
+    samples: List[List[Sample]]
+    problems: List[Problem]
     hints: List[str]
+
+    @property
+    def classes(self) -> Sequence[str]:
+        return self.datasets[0].metainfo.get('classes') or ()
+
+    @property
+    def counts(self) -> List[Counter]:
+        """How often each value occurs, in each label map."""
+        return [
+            sample.counts for samples in self.samples for sample in samples
+            if sample.counts is not None
+        ]
 
 
 def check(config: Config, split: str, workers: int = 1) -> Optional[Report]:
-    """Check every sample of a data set.
+    """Check every sample of the data sets of a split.
 
     Args:
         config: As read from a file.
@@ -85,86 +136,75 @@ def check(config: Config, split: str, workers: int = 1) -> Optional[Report]:
         None if the config has no such data set, or tests on the 'val' one.
 
     Raises:
-        FileNotFoundError: If the data set cannot be listed.
-        ValueError: If it cannot be built.
+        UserError: If a data set cannot be listed or built.
     """
     cfgs = list(dataset_configs(config, split))
     if not cfgs or split == 'test' and cfgs == list(
             dataset_configs(config, 'val')):
         return None
-    problems, samples = [], []
     # serialised, one without a sample cannot be built
     datasets = build_datasets(config, split, serialize_data=False)
+    heads = head_targets(config)
+    problems = [
+        Problem((SETTING, 0), line)
+        for line in contradictions(config, split, datasets, heads)
+    ]
+    samples, hints = [], []
     for dataset in datasets:
+        targets = metric_targets(config, split,
+                                 dataset) if split in EVALUATED else heads
         infos = [dataset.get_data_info(i) for i in range(len(dataset))]
-        tasks = [(info['img_path'], info.get('seg_map_path', ''), info)
-                 for info in infos]
-        if not tasks:
-            problems.append(f'the {split} data set is empty: no '
-                            f'*{dataset.img_suffix} in '
-                            f'{dataset.data_prefix.get("img_path")!r}')
+        samples.append([])
+        if not infos:
+            problems.append(
+                Problem((SETTING, 0), f'the {split} data set is empty: no '
+                        f'*{getattr(dataset, "img_suffix", "")} in '
+                        f'{dataset.data_prefix.get("img_path")!r}'))
             continue
-        found = track_progress_rich(
-            Loader(dataset),
-            tasks,
+        found = samples[-1] = track_progress_rich(
+            Check(dataset, targets), [(info, ) for info in infos],
             nproc=workers,
             chunksize=16,
             description=split)
-        samples += found
-        problems += [sample.problem for sample in found if sample.problem]
-        problems += _without_image(dataset, {s.label for s in found})
-    problems += _inconsistent(config, split, datasets[0])
-    hints = list(_hints(datasets[0], count_values(samples)))
-    return Report(split, datasets[0], samples, problems, hints)
+        faults = [problem for s in found for problem in s.problems]
+        problems += [*faults, *_unpaired(dataset)]
+        counts = sum((s.counts for s in found if s.counts), Counter())
+        nothing = single_class(targets) or (not faults
+                                            and untrained(counts, targets))
+        if split == 'train' and nothing:
+            problems.append(Problem((SETTING, 0), nothing))
+        hints += _hints(dataset, counts, split)
+    return Report(split, datasets, samples, problems, hints)
 
 
-def _without_image(dataset: BaseDataset, known: set) -> Iterator[str]:
+def _unpaired(dataset: BaseDataset) -> Iterator[Problem]:
     """Find label maps without an image, unless a file lists the images."""
-    folder = dataset.data_prefix.get('seg_map_path')
-    if dataset.ann_file or not folder or not os.path.isdir(folder):
+    images, labels = (
+        dataset.data_prefix.get(key) for key in ('img_path', 'seg_map_path'))
+    if dataset.ann_file or not labels or not os.path.isdir(labels):
         return
+    suffix = dataset.seg_map_suffix
     for name in fileio.list_dir_or_file(
-            folder, list_dir=False, suffix=dataset.seg_map_suffix,
-            recursive=True):
-        path = os.path.join(folder, name)
-        if path not in known:
-            yield f'{path} has no image'
+            labels, list_dir=False, suffix=suffix, recursive=True):
+        image = os.path.join(
+            images, f'{name.removesuffix(suffix)}{dataset.img_suffix}')
+        if not is_there(image):
+            yield Problem((UNPAIRED, 0), 'have no image', '',
+                          os.path.join(labels, name), 'has no image')
 
 
-def _inconsistent(config: Config, split: str,
-                  dataset: BaseDataset) -> Iterator[str]:
-    """Find settings that contradict each other or the data set."""
-    classes = dataset.metainfo['classes']
-    for name in ('decode_head', 'auxiliary_head'):
-        heads = config.model.get(name) or []
-        for head in heads if isinstance(heads, list) else [heads]:
-            if head.get('num_classes') != len(classes):
-                yield (f'{name}.num_classes is {head.get("num_classes")}, but '
-                       f'the {split} data set has {len(classes)} classes')
-    for transform in dataset.pipeline.transforms:
-        asked = getattr(transform, 'reduce_zero_label', None)
-        # None means that of the data set
-        if asked is not None and asked != dataset.reduce_zero_label:
-            yield (f'{type(transform).__name__} has reduce_zero_label={asked},'
-                   f' but the {split} data set {dataset.reduce_zero_label}')
-
-
-def _hints(dataset: BaseDataset, counts: np.ndarray) -> Iterator[str]:
+def _hints(dataset: BaseDataset, counts: Counter, split: str) -> Iterator[str]:
     """Guess from the values whether reduce_zero_label is right."""
-    classes = dataset.metainfo['classes']
-    if not dataset.reduce_zero_label and counts[len(classes)]:
-        yield (f'labels reach {len(classes)}: if they count from 1, and 0 is '
-               'to be ignored, set reduce_zero_label=True')
-    if dataset.reduce_zero_label and counts.any() and not counts[len(classes) -
-                                                                 1]:
+    classes = dataset.metainfo.get('classes') or ()
+    last = len(classes) - 1
+    if last > 0 and not dataset.reduce_zero_label and counts[last + 1]:
+        yield (f'labels reach {last + 1}: if they count from 1, and 0 is to '
+               'be ignored, set reduce_zero_label=True')
+    if dataset.reduce_zero_label and counts and not counts[last]:
         yield (f'no label is the last class, {classes[-1]!r}: if labels count '
                'from 0, reduce_zero_label=True shifts them by one')
-
-
-def count_values(samples: List[Sample]) -> np.ndarray:
-    """Return how often each value occurs in the label maps, (256,)."""
-    counts = np.zeros(256, np.int64)
-    for sample in samples:
-        if sample.counts is not None:
-            counts += sample.counts
-    return counts
+    absent = [name for i, name in zip(count(), classes) if not counts[i]]
+    if split == 'train' and counts and absent and last > 0:
+        few = ', '.join(map(repr, absent[:8]))
+        yield (f'of {len(absent)} classes there is no pixel: {few}' + ', ...' *
+               (len(absent) > 8))

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from ...utils.config import build_datasets
 from ...utils.files import new_file
 from ...visualization.draw import STYLE, draw_rows, save_picture
-from ...visualization.reader import read_image
+from ...visualization.reader import Reader
 from .plan import Run
 from .results import HeadResults
 
@@ -159,21 +159,19 @@ def predictions(runs: Sequence[Run]) -> Optional[np.ndarray]:
     if not first:
         return None
     shown = [name for name in SHOWN if name in first] or [*first][:3]
-    dataset = build_datasets(
-        first[shown[0]].config, 'val',
-        pipeline=[dict(type='LoadAnnotations')])[0]
+    dataset, = build_datasets(first[shown[0]].config, 'val')
+    reader = Reader(dataset)
     indices = np.linspace(0, len(dataset) - 1, min(ROWS, len(dataset)) + 1)
     rows: List[tuple] = []
     for i in indices[:-1].astype(int):
-        sample = dataset[i]
-        stem = Path(sample['img_path']).stem
+        sample = reader.load(dataset.get_data_info(i))
+        stem = Path(sample.path).stem
         masks = [
             mmcv.imread(
                 str(first[name].folder / 'masks' / f'{stem}.png'),
                 flag='unchanged') for name in shown
         ]
-        rows.append(
-            (read_image(sample['img_path']), sample['gt_seg_map'], *masks))
+        rows.append((sample.rgb, sample.labels, *masks))
     return draw_rows(rows, ('image', 'ground truth', *shown), dataset.metainfo)
 
 

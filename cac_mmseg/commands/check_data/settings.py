@@ -1,0 +1,102 @@
+"""Settings of a config that contradict each other or the data."""
+from copy import deepcopy
+from typing import Iterator, List, Sequence
+
+import numpy as np
+import torch
+import torch.nn as nn
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmseg.registry import METRICS, MODELS
+
+from ...utils.labels import Target, targets_of
+
+EVALUATED = ('val', 'test')
+
+
+def head_targets(config: Config) -> List[Target]:
+    """Return the heads of a config that take labels as classes.
+
+    They are built, without memory, as what is not set in a config depends on
+    the class of the head.
+    """
+    model = nn.Module()
+    for name in ('decode_head', 'auxiliary_head'):
+        cfgs = config.model.get(name) or []
+        heads = nn.ModuleList()
+        for cfg in cfgs if isinstance(cfgs, (list, tuple)) else [cfgs]:
+            try:
+                with torch.device('meta'):
+                    heads.append(MODELS.build(deepcopy(cfg)))
+            except Exception:  # of any head: training will say what is wrong
+                continue
+        setattr(model, name, heads)
+    return targets_of(model)
+
+
+def metric_targets(config: Config, split: str,
+                   dataset: BaseDataset) -> List[Target]:
+    """Return the metrics of a split that take labels as classes."""
+    classes = len(dataset.metainfo.get('classes') or ())
+    cfgs = config.get(f'{split}_evaluator') or []
+    targets = []
+    for cfg in cfgs if isinstance(cfgs, (list, tuple)) else [cfgs]:
+        try:
+            ignored = METRICS.build(cfg).ignore_index
+        except Exception:  # of any metric: the one of depth ignores nothing
+            continue
+        targets.append(
+            Target(f'{split}_evaluator.ignore_index', classes, ignored))
+    return targets
+
+
+def contradictions(config: Config, split: str, datasets: Sequence[BaseDataset],
+                   heads: Sequence[Target]) -> Iterator[str]:
+    """Find settings that contradict each other or a data set of the split."""
+    first = datasets[0].metainfo
+    for i, dataset in enumerate(datasets):
+        name = f'{split} data set' + f' {i}' * (len(datasets) > 1)
+        classes = dataset.metainfo.get('classes')
+        if not classes:
+            yield (f'the {name} names no classes: set '
+                   "metainfo=dict(classes=('road', ...), palette=[...])")
+            continue
+        for key in {**first, **dataset.metainfo}:
+            if dataset.metainfo.get(key) != first.get(key):
+                yield (f'{key} of the {name} differs from that of the first: '
+                       'mmengine joins only data sets of the same metainfo')
+        for head in heads:
+            if head.classes != len(classes):
+                yield (f'{head.setting.partition(".")[0]}.num_classes is '
+                       f'{head.classes}, but the {name} has {len(classes)} '
+                       'classes')
+        for transform in dataset.pipeline.transforms:
+            asked = getattr(transform, 'reduce_zero_label', None)
+            # None means that of the data set
+            if asked is not None and asked != dataset.reduce_zero_label:
+                yield (f'{type(transform).__name__} has reduce_zero_label='
+                       f'{asked}, but the {name} {dataset.reduce_zero_label}')
+            if split == 'train':
+                yield from _wrong_padding(
+                    type(transform).__name__, _padding(transform), heads)
+    if split == 'train':
+        preprocessor = config.model.get('data_preprocessor') or {}
+        if preprocessor.get('size') or preprocessor.get('size_divisor'):
+            yield from _wrong_padding('data_preprocessor',
+                                      preprocessor.get('seg_pad_val', 255),
+                                      heads)
+
+
+def _padding(transform: object) -> object:
+    """Return the label that a transform fills new pixels with, or None."""
+    value = getattr(transform, 'seg_pad_val', None)
+    pad_val = getattr(transform, 'pad_val', None)
+    return pad_val.get('seg', 255) if isinstance(pad_val, dict) else value
+
+
+def _wrong_padding(name: str, value: object,
+                   heads: Sequence[Target]) -> Iterator[str]:
+    for head in heads:
+        if value is not None and not head.takes(np.array(value)):
+            yield (f'{name} pads labels with {value}, but labels are {head}: '
+                   f'set its seg_pad_val to {head.ignored}')
