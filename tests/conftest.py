@@ -92,3 +92,26 @@ def shown(page):
         for key, value in page.locator('#map').evaluate(
             'map => ({...map.dataset})').items()
     }
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures of Matplotlib that are drawn, in order."""
+    from matplotlib.figure import Figure
+    drawn, draw = [], Figure.draw
+
+    def record(self, renderer):
+        draw(self, renderer)
+        drawn.append(self)
+
+    monkeypatch.setattr(Figure, 'draw', record)
+    return drawn
+
+
+def texts(figure):
+    """What is written in a figure."""
+    from matplotlib.text import Text
+    return [
+        text.get_text() for text in figure.findobj(Text)
+        if text.get_text().strip()
+    ]

@@ -1,10 +1,12 @@
 """explain: which regions it asks about, and its pages."""
+import re
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import texts
 from mmseg.apis import init_model
 
 from cac_mmseg.__main__ import main
@@ -55,7 +57,8 @@ def test_a_mask_is_the_region(tmp_path):
       ], 'waiting car over tree: margin'),
     (['--class', 'tree', '--at', '5', '5'], 'tree over '),
 ])
-def test_a_page_with_its_numbers(tmp_path, configs, capsys, arguments, words):
+def test_a_page_with_its_numbers(tmp_path, configs, capsys, figures, arguments,
+                                 words):
     config = configs / 'cac_r18_contextshapes.py'
     torch.save(
         init_model(str(config), device='cpu').state_dict(), tmp_path / 'w.pth')
@@ -68,4 +71,13 @@ def test_a_page_with_its_numbers(tmp_path, configs, capsys, arguments, words):
     ])
     out = capsys.readouterr().out
     assert words in out and 'error of the sum' in out
-    assert cv2.imread(str(tmp_path / 'out/000003.png')).std() > 1
+    assert f'1 page in {tmp_path}/out' in out
+    page = figures[-1]
+    assert cv2.imread(str(tmp_path / 'out/000003.png')).shape[1] == 1600
+    # the same numbers on the page
+    line = re.search(r': (.+ over .+: margin .+), error of the sum', out)[1]
+    said = texts(page)
+    assert any(text.startswith(line) for text in said)
+    prediction, = (ax for ax in page.axes if ax.get_title() == 'prediction')
+    assert prediction.images[0].get_array().shape == (128, 192, 3)
+    assert {'for', 'against', 'logits a position'} <= {*said}

@@ -21,7 +21,7 @@ from ...utils.files import make_folder, new_file
 from ...utils.labels import COLOUR
 from ...utils.options import at_least
 from ...utils.tables import markdown_table
-from ...visualization.draw import draw_rows, paint, save_picture
+from ...visualization.draw import draw_rows, save_picture
 from ...visualization.reader import Reader
 from .samples import LABEL, SETTING, Problem, Report, check
 
@@ -105,9 +105,7 @@ def draw(reports: List[Report]) -> Optional[np.ndarray]:
             step = max(1, len(sound) // SAMPLES)
             for i in sound[::step][:SAMPLES]:
                 sample = reader.load(dataset.get_data_info(i))
-                rows.append((sample.rgb,
-                             paint(sample.rgb, sample.labels,
-                                   dataset.metainfo)))
+                rows.append((sample.rgb, (sample.rgb, sample.labels)))
                 names.append(f'{report.name} {Path(sample.path).name}')
     if not rows:
         return None

@@ -12,7 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from ...utils.config import build_datasets
 from ...utils.files import new_file
-from ...visualization.draw import STYLE, draw_rows, save_picture
+from ...visualization.canvas import STYLE
+from ...visualization.draw import draw_rows, save_picture
 from ...visualization.reader import Reader
 from .plan import Run
 from .results import HeadResults

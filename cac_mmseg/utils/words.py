@@ -1,0 +1,13 @@
+"""Words of what commands print."""
+
+
+def counted(number: int, noun: str, plural: str = '') -> str:
+    """Return a number with its noun.
+
+    Args:
+        plural: Of the noun, where it is not that with an s.
+
+    >>> counted(1, 'page'), counted(2, 'page'), counted(2, 'class', 'classes')
+    ('1 page', '2 pages', '2 classes')
+    """
+    return f'{number} {noun if number == 1 else plural or noun + "s"}'
