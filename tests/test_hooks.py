@@ -1,8 +1,12 @@
 """The picture that ends a run."""
+from types import SimpleNamespace
+
+import cv2
 import numpy as np
 import pytest
+from conftest import texts
 
-from cac_mmseg.hooks.pictures import TITLES
+from cac_mmseg.hooks.pictures import TITLES, PredictionPictureHook
 from cac_mmseg.visualization.draw import draw_rows
 
 META = dict(
@@ -11,9 +15,9 @@ META = dict(
 
 
 def row(height, width, label, prediction):
-    image = np.full((height, width, 3), 77, np.uint8)
-    return (image, label if label is None else np.full(
-        (height, width), label), np.full((height, width), prediction))
+    size = height, width
+    return (np.full((*size, 3), 77,
+                    np.uint8), np.full(size, label), np.full(size, prediction))
 
 
 @pytest.mark.parametrize('size', [(40, 60), (60, 40), (33, 100)])
@@ -32,8 +36,27 @@ def test_shows_image_truth_and_prediction_in_this_order(size):
                                   META['palette'][0]]
 
 
-def test_ground_truth_may_be_missing():
-    picture = draw_rows([row(40, 60, None, 2)], TITLES, META)
-    middle = picture[picture.shape[0] // 2]
-    assert (middle[picture.shape[1] // 2] == 255).all()
-    assert middle[picture.shape[1] * 5 // 6].tolist() == META['palette'][2]
+@pytest.mark.parametrize('mode, iteration, metrics, caption', [
+    ('val', 400, dict(mIoU=91.789), 'val after 400 iterations: mIoU 91.79'),
+    ('val', 1, dict(mIoU=5.), 'val after 1 iteration: mIoU 5.00'),
+    ('test', 0, dict(mIoU=91.789), 'test: mIoU 91.79'),
+    ('test', 0, None, 'test'),
+])
+def test_the_picture_says_when_and_how_well(tmp_path, figures, mode, iteration,
+                                            metrics, caption):
+    shown, said = [], []
+    runner = SimpleNamespace(
+        iter=iteration,
+        work_dir=str(tmp_path),
+        visualizer=SimpleNamespace(
+            dataset_meta=META, add_image=lambda *args: shown.append(args)),
+        logger=SimpleNamespace(info=said.append))
+    hook = PredictionPictureHook()
+    hook.rows = [row(40, 60, 1, 2)]
+    getattr(hook, f'after_{mode}_epoch')(runner, metrics)
+    assert caption in texts(figures[-1])
+    (name, picture, step), = shown
+    assert (name, step) == (f'{mode}_prediction', iteration)
+    written = cv2.imread(str(tmp_path / f'{name}.png'))
+    assert (written[..., ::-1] == picture).all()
+    assert ('mIoU' in said[0]) == bool(metrics) and not hook.rows

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from ..utils.checks import check_int
 from ..utils.config import unwrapped
+from ..utils.words import counted
 from ..visualization.context import context_modules
 from ..visualization.reader import Reader, label_map
 
@@ -124,11 +125,17 @@ class PredictionPictureHook(PictureHook):
               metrics: Optional[Dict[str, float]], mode: str) -> None:
         # here, so that a training that draws nothing loads no matplotlib
         from ..visualization.draw import draw_rows, save_picture
-        picture = draw_rows(rows, TITLES, runner.visualizer.dataset_meta)
+        score = (metrics or {}).get('mIoU')
+        caption = mode
+        if runner.iter:  # 0 where a checkpoint is tested
+            caption += f' after {counted(runner.iter, "iteration")}'
+        if score is not None:
+            caption += f': mIoU {score:.2f}'
+        picture = draw_rows(
+            rows, TITLES, runner.visualizer.dataset_meta, caption=caption)
         path = osp.join(runner.work_dir, f'{mode}_prediction.png')
         save_picture(picture, path)
         runner.visualizer.add_image(f'{mode}_prediction', picture, runner.iter)
-        score = (metrics or {}).get('mIoU')
         runner.logger.info(
             ('' if score is None else f'{mode} mIoU {score:.2f}, ') +
             f'picture: {path}')
