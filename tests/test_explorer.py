@@ -1,4 +1,7 @@
 """The page of explain --html, in a real browser."""
+import re
+from decimal import Decimal
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from test_attribution import batch, make_model
 from cac_mmseg.__main__ import main
 from cac_mmseg.visualization.context_paths import record
 from cac_mmseg.visualization.explorer import explorer
-from cac_mmseg.visualization.pair_shares import attribute_pairs
+from cac_mmseg.visualization.pair_shares import PairShares, attribute_pairs
 
 META = dict(
     classes=['sky', 'road', '</script><b>car', 'tree'],
@@ -22,8 +25,8 @@ def shares():
     return attribute_pairs(record(model, batch(model)))
 
 
-def write(shares, **options):
-    image = np.random.default_rng().integers(0, 256, (48, 64, 3), np.uint8)
+def write(shares, size=(48, 64), **options):
+    image = np.random.default_rng().integers(0, 256, (*size, 3), np.uint8)
     return explorer('a <b>.png', image, image[::-1], shares, META, **options)
 
 
@@ -45,12 +48,13 @@ def test_pointing_shows_the_shares_of_the_place(show, shares):
         page.mouse.move(*centre(page, cell, shares))
         found = shown(page)
         assert found['cell'] == cell
-        assert found['change'] == pytest.approx(change[cell].item(), rel=1e-4)
+        # two terms that are rounded
+        assert found['change'] == pytest.approx(change[cell].item(), abs=0.011)
+        best = total[cell].abs().argmax()
+        assert found['best'] == best
+        assert found['share'] == pytest.approx(
+            total[cell, best].item(), rel=1e-4)
         # within what a byte keeps
-        most = total[cell].abs().max().item()
-        assert abs(found['share']) == pytest.approx(most, rel=0.02)
-        best = total[cell][int(found['best'])].abs().item()
-        assert best == pytest.approx(most, rel=0.02)
         mass = total[cell].abs().sum().item()
         assert found['sum'] == pytest.approx(
             change[cell].item(), abs=0.01 * mass)
@@ -80,6 +84,131 @@ def test_the_brightest_place_is_the_largest_share(show, shares):
     total = shares.total[row, column].flatten().numpy()
     clear = abs(total) > 0.01 * abs(total).max()
     assert (red == (total > 0))[clear].all()
+
+
+# points at some pixels, by every path, and returns what is printed
+READ = """([pixels, width, height]) => {
+  const found = {};
+  const image = document.getElementById('image');
+  for (const path of ['total', 'kernels', 'pooled']) {
+    const input = document.querySelector(`[value=${path}]`);
+    if (input.disabled) continue;
+    input.click();
+    found[path] = pixels.map(([x, y]) => {
+      const box = image.getBoundingClientRect();
+      image.dispatchEvent(new PointerEvent('pointerdown', {
+        clientX: box.left + (x + 0.5) / width * box.width,
+        clientY: box.top + (y + 0.5) / height * box.height}));
+      return [document.getElementById('map').dataset.cell,
+        document.getElementById('readout').innerText];
+    });
+  }
+  return found;
+}"""
+NUMBER = r'[+−]\d+\.\d\d'
+
+
+def read(page, step, size=(48, 64)):
+    """By path: pixels in steps, the cells they are in, what is printed."""
+    pixels = [(x, y) for y in range(0, size[0], step)
+              for x in range(0, size[1], step)]
+    return {
+        path: [(*pixel, int(cell), words)
+               for pixel, (cell, words) in zip(pixels, found)]
+        for path, found in page.evaluate(READ, [pixels, *size[::-1]]).items()
+    }
+
+
+def numbers(line):
+    """Numbers of a line, exactly as printed."""
+    return [
+        Decimal(number.replace('−', '-'))
+        for number in re.findall(NUMBER, line)
+    ]
+
+
+@pytest.mark.parametrize('global_pool', [True, False])
+def test_printed_numbers_add_up_to_the_last_digit(show, shares, global_pool):
+    if not global_pool:
+        model = make_model(global_pool=False)
+        shares = attribute_pairs(model, batch(model))
+    found = read(show(write(shares)), 4)
+    assert [*found] == ['total', 'kernels'] + ['pooled'] * global_pool
+    cells = shares.margin.numel()
+    near = dict(abs=0.0201)  # as terms are what others leave
+    for path, places in found.items():
+        assert {cell for *_, cell, _ in places} == {*range(cells)}
+        maps = getattr(shares, path).flatten(2).flatten(0, 1)
+        for *_, cell, words in places:
+            lines = {
+                line.partition(':')[0]: numbers(line)
+                for line in words.split('\n') if ':' in line
+            }
+            baseline, change, margin = lines['Margin']
+            assert baseline + change == margin
+            exact = shares.margin.flatten()[cell].item()
+            assert float(margin) == pytest.approx(exact, abs=0.0051)
+            exact = shares.baseline.flatten()[cell].item()
+            assert float(baseline) == pytest.approx(exact, abs=0.0051)
+            expected = change
+            if global_pool:
+                kernels, pooled, total = lines['Context']
+                assert kernels + pooled == total == change
+                expected = dict(
+                    total=total, kernels=kernels, pooled=pooled)[path]
+            name = dict(
+                total='Both paths', kernels='Kernels', pooled='Pooled branch')
+            name = name[path] if global_pool else 'Kernels'
+            gain, loss, total = lines[name][:3]
+            assert gain + loss == total == expected
+            assert gain >= 0 >= loss
+            row = maps[cell]
+            for printed, exact in ((gain, row.clamp_min(0)),
+                                   (loss, row.clamp_max(0)), (total, row)):
+                assert float(printed) == pytest.approx(exact.sum().item(),
+                                                       **near)
+
+
+@pytest.mark.parametrize('size', [(48, 64), (45, 61), (97, 130)])
+def test_places_are_named_by_their_pixels(show, shares, size):
+    page = show(write(shares, size))
+    h, w = shares.margin.shape
+    places = {}
+    for x, y, cell, words in read(page, 5, size)['total']:
+        line = words.split('\n')[0]
+        match = re.search(r'at x (\d+)–(\d+), y (\d+)–(\d+)', line)
+        left, right, top, bottom = map(int, match.groups())
+        assert left <= x <= right and top <= y <= bottom, line
+        assert places.setdefault(cell, match[0]) == match[0]
+        assert cell == (
+            int((y + 0.5) / size[0] * h) * w + int((x + 0.5) / size[1] * w))
+    page.mouse.move(*centre(page, 0, shares))
+    box = page.locator('#image').bounding_box()
+    page.mouse.move(box['x'] + box['width'] * 20.5 / size[1],
+                    box['y'] + box['height'] * 30.5 / size[0])
+    assert page.locator('#pointer').inner_text() == 'x 20, y 30'
+    page.mouse.move(0, 0)
+    assert page.locator('#pointer').inner_text() == ''
+
+
+@pytest.mark.parametrize('gain, loss, words', [
+    (0.012, -0.002, 'Context changed this margin by +0.01 of 0.90: nothing '
+     'to read here.'),
+    (0.51, -0.5, 'Context changed this margin by +0.01 of 0.90: shares for '
+     '(+0.51) and against (−0.50) cancel.'),
+    (0.5, -0.1, None),
+])
+def test_a_hint_where_context_changed_nothing(show, gain, loss, words):
+    kernels = torch.zeros(2, 2, 2, 2)
+    kernels[..., 0, 1], kernels[..., 1, 0] = gain, loss
+    margin = torch.full((2, 2), 0.9)
+    page = show(
+        write(
+            PairShares(kernels, None,
+                       torch.tensor([0, 1]).expand(2, 2, 2), margin,
+                       margin - gain - loss, (0.5, 0.5))))
+    printed = page.locator('#readout').inner_text()
+    assert words in printed if words else 'changed' not in printed
 
 
 def test_keys_and_paths(show, shares):

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .draw import displayable
+from .draw_shares import NEGLIGIBLE
 from .pair_shares import PairShares
 
 TEMPLATE = Path(__file__).with_name('explorer.html')
@@ -24,11 +26,12 @@ def explorer(title: str,
              at: Optional[Tuple[int, int]] = None) -> str:
     """Return a page of HTML that needs nothing but itself.
 
-    A share is stored as a byte: its square root, in 127 steps.
+    A share is stored as a byte: its square root, in 127 steps. What the page
+    prints is computed of the exact ones.
 
     Args:
         title: Of the page.
-        image: (H, W, 3), uint8, RGB.
+        image: See :func:`cac_mmseg.visualization.draw.displayable`.
         prediction: The image with the predicted classes laid over.
         shares: Of the image.
         meta: ``classes`` and ``palette``.
@@ -39,16 +42,17 @@ def explorer(title: str,
     start = (shares.margin - shares.baseline).abs().argmax().item()
     if at:
         row, column = (
-            int((pixel + 0.5) / size / part)
+            int((pixel + 0.5) / size / part + 1e-9)
             for pixel, size, part in zip(at[::-1], image.shape, shares.cell))
         start = row * w + column
     top = shares.classes.flatten(0, 1)
     data = dict(
         title=title,
         grid=(h, w),
+        size=image.shape[:2],
         cell=shares.cell,
         start=start,
-        image=_picture(image),
+        image=_picture(displayable(image)),
         prediction=_picture(prediction),
         classes=[
             dict(
@@ -60,8 +64,8 @@ def explorer(title: str,
                 colour) in enumerate(zip(meta['classes'], meta['palette']))
         ],
         top=top.tolist(),
-        margin=_rounded(shares.margin.flatten()),
-        baseline=_rounded(shares.baseline.flatten()),
+        negligible=NEGLIGIBLE,
+        numbers=printed(shares),
         kernels=_encoded(shares.kernels.flatten(2).flatten(0, 1)))
     if shares.pooled is not None:
         # a place has the same as any other of its two classes
@@ -75,8 +79,53 @@ def explorer(title: str,
     return TEMPLATE.read_text(encoding='utf-8').replace('{{DATA}}', content)
 
 
+def printed(shares: PairShares) -> Dict[str, Dict[str, List[int]]]:
+    """Return the numbers that the page prints, which add up as printed.
+
+    Rounded one by one, the terms of a sum may miss it by a digit: of each sum,
+    one term is what the others leave.
+
+    Returns:
+        For each place, in hundredths of a logit: ``margin`` and its
+        ``baseline``; of ``total``, ``kernels`` and ``pooled`` (where there is
+        such a branch) the ``sum`` of the shares, and of those ``for`` the
+        class. Baseline and the sum of ``total`` make the margin, kernels and
+        pooled make the total. ``largest`` is the index of the share of the
+        largest size, and ``share`` its value, in logits.
+    """
+    margin, baseline = (
+        _hundredths(value.flatten())
+        for value in (shares.margin, shares.baseline))
+    sums = dict(total=margin - baseline)
+    maps = dict(total=shares.total)
+    if shares.pooled is not None:
+        sums['kernels'] = _hundredths(shares.kernels.sum((2, 3)).flatten())
+        sums['pooled'] = sums['total'] - sums['kernels']
+        maps.update(kernels=shares.kernels, pooled=shares.pooled)
+    numbers = dict(margin=margin.tolist(), baseline=baseline.tolist())
+    for name, total in sums.items():
+        rows = maps[name].flatten(2).flatten(0, 1)
+        gain = _hundredths(rows.clamp_min(0).sum(1))
+        loss = _hundredths(rows.clamp_max(0).sum(1))
+        # so that none has the sign of the other
+        gain = torch.where(total < 0, gain, total - loss)
+        largest = rows.abs().argmax(1)
+        share = rows.gather(1, largest[:, None])[:, 0]
+        numbers[name] = {
+            'sum': total.tolist(),
+            'for': gain.tolist(),
+            'largest': largest.tolist(),
+            'share': _rounded(share)
+        }
+    return numbers
+
+
+def _hundredths(values: Tensor) -> Tensor:
+    return (100 * values.double()).round().long()
+
+
 def _encoded(shares: Tensor) -> Dict[str, object]:
-    """Encode rows (rows, cells) as int8, with a scale and the sum of each.
+    """Encode rows (rows, cells) as int8, with a scale of each.
 
     Of the roots, as rounding the many small values of a row to 0 would lose a
     part of its sum.
@@ -85,9 +134,7 @@ def _encoded(shares: Tensor) -> Dict[str, object]:
     roots = (shares.abs() / scales[:, None]).sqrt() * shares.sign()
     content = roots.round().to(torch.int8).numpy().tobytes()
     return dict(
-        roots=base64.b64encode(content).decode(),
-        scales=_rounded(scales),
-        sums=_rounded(shares.sum(1)))
+        roots=base64.b64encode(content).decode(), scales=_rounded(scales))
 
 
 def _rounded(values: Tensor) -> List[float]:
