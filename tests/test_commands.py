@@ -43,7 +43,7 @@ ERRORS = [
     ('visualize config.py weights.pth image.png --out text.png', 2,
      'text.png cannot be made a folder'),
     ('visualize config.py weights.pth image.png --labels empty --out out', 2,
-     '1 label maps are missing: empty/image.png'),
+     '1 label map missing: empty/image.png'),
     ('visualize config.py image.png --out out --device tpu:7', 2,
      '--device: tpu:7 cannot be used here'),
     ('explain config.py weights.pth image.png --out out --at 192 5', 2,

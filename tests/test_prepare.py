@@ -156,8 +156,8 @@ def test_what_is_listed_nowhere_is_told(official, capsys):
     (main_lists / 'val.txt').write_text('2008_000001\n')
     run(official)
     out = capsys.readouterr().out
-    assert '1 images have no label map: 2008_000000' in out
-    assert '2 label maps are in no split: 2008_000003, 2008_000005' in out
+    assert '1 image without a label map: 2008_000000' in out
+    assert '2 label maps in no split: 2008_000003, 2008_000005' in out
 
 
 def refuse(root, capsys):

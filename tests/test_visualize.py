@@ -146,8 +146,8 @@ def test_what_does_not_fit_is_named(files, configs, capsys):
                                                 '--channels', 64)
     assert '--top: must be >= 1' in refuse(files, capsys, image, '--top', 0)
     os.remove(files / 'label/0.png')
-    assert '1 label maps are missing' in refuse(files, capsys, image,
-                                                '--labels', files / 'label')
+    assert '1 label map missing' in refuse(files, capsys, image, '--labels',
+                                           files / 'label')
     (files / 'label/0.png').write_text('no label map')
     assert '0.jpg or its label map cannot be read' in refuse(
         files, capsys, image, '--labels', files / 'label')

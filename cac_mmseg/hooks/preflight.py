@@ -12,6 +12,7 @@ from mmseg.registry import HOOKS
 from torch import Tensor
 
 from ..utils.checkpoint import allow_log, load_weights
+from ..utils.words import counted
 from .label_check import LabelCheck
 from .resume import settle_last_checkpoint
 
@@ -88,9 +89,9 @@ class PreflightHook(Hook):
     def _refuse_misfits(self, advice: str) -> None:
         if self.misfits:
             raise ValueError(
-                f'the checkpoint does not fit the model of the config in '
-                f'{len(self.misfits)} places: {"; ".join(self.misfits[:4])}. '
-                f'{advice}')
+                'the checkpoint does not fit the model of the config in '
+                f'{counted(len(self.misfits), "place")}: '
+                f'{"; ".join(self.misfits[:4])}. {advice}')
 
 
 def agree(check: Callable[[], None], main_only: bool = False) -> None:

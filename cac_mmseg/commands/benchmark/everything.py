@@ -18,6 +18,7 @@ import torch
 from ...utils.env import command, device_name, versions
 from ...utils.files import make_folder, new_file
 from ...utils.tables import markdown_table
+from ...utils.words import counted
 from . import heads
 from .operators import Operators
 from .plan import FULL, TINY
@@ -66,7 +67,8 @@ class Everything:
                 self.write_page()
             elapsed = time.perf_counter() - self.start
             print(
-                f'{name}: {len(rows)} rows, {elapsed:.0f} s since the start',
+                f'{name}: {counted(len(rows), "row")}, {elapsed:.0f} s since '
+                'the start',
                 flush=True)
 
     def write(self, name: str) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ...utils.options import at_least
 from ...utils.tables import markdown_table
+from ...utils.words import counted
 from .pascal_context import CLASSES, MASKS, Report, prepare_pascal_context
 
 DATASETS = ('pascal-context', )
@@ -72,13 +73,14 @@ def run(arguments: argparse.Namespace) -> None:
     kept = sum(mask.kept for mask in report.masks)
     lists = ', '.join(f'{split} {len(names)}'
                       for split, names in report.splits.items())
-    print(f'{made} masks ({kept} of them kept) in '
+    print(f'{counted(made, "mask")} ({kept} of them kept) in '
           f'{Path(arguments.voc, MASKS)}; {lists}')
-    for names, what in ((report.missing, 'images have no label map'),
-                        (report.unlisted, 'label maps are in no split')):
+    for names, noun, what in ((report.missing, 'image', 'without a label map'),
+                              (report.unlisted, 'label map', 'in no split')):
         if names:
-            print(f'{len(names)} {what}: {", ".join(names[:3])}' + ', ...' *
-                  (len(names) > 3))
+            print(
+                f'{counted(len(names), noun)} {what}: {", ".join(names[:3])}' +
+                ', ...' * (len(names) > 3))
     for mask in failures:
         print(f'{mask.name}.mat failed: {mask.failure}', file=sys.stderr)
     if not failures:

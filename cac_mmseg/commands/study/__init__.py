@@ -18,6 +18,7 @@ from ...utils.config import build_datasets
 from ...utils.errors import UserError
 from ...utils.files import make_folder
 from ...utils.options import at_least
+from ...utils.words import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +83,8 @@ def run(arguments: argparse.Namespace) -> None:
                 arguments.iterations, arguments.amp, arguments.cfg_options,
                 results)
     missing = [run for run in runs if not run.result_file.is_file()]
-    print(f'{len(runs)} runs, {len(runs) - len(missing)} are there')
+    there = len(runs) - len(missing)
+    print(f'{counted(len(runs), "run")}, {there} with a result')
     # what would fail in every run fails here, before the first
     for config in {run.head: run.config for run in missing}.values():
         for split in ('train', 'val'):

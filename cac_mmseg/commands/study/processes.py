@@ -15,6 +15,7 @@ from rich.progress import (BarColumn, MofNCompleteColumn, Progress, TextColumn,
                            TimeElapsedColumn, TimeRemainingColumn)
 
 from ...utils.files import make_folder, new_file
+from ...utils.words import counted
 from .plan import Run
 
 POLL = 1.0  # seconds
@@ -48,7 +49,7 @@ def execute(runs: Sequence[Run], jobs: int) -> List[Run]:
         TimeRemainingColumn(),
         speed_estimate_period=600)
     total = progress.add_task(
-        f'{len(runs)} runs', total=sum(run.iterations for run in runs))
+        counted(len(runs), 'run'), total=sum(run.iterations for run in runs))
     previous = {
         number: signal.signal(number, lambda *_: stopped.set())
         for number in (signal.SIGINT, signal.SIGTERM)
