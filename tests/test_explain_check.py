@@ -55,12 +55,11 @@ def test_maps_are_compared(model_files, capsys):
     assert low == high  # of the same seed twice
 
 
-def test_positions_are_deleted(model_files, tmp_path, capsys):
+def test_positions_are_deleted(model_files, tmp_path, capsys, figures):
     picture = tmp_path / 'plot.png'
     explain_check.main(
         ['delete', *model_files, '--images', '2', '--plot',
          str(picture)])
-    assert cv2.imread(str(picture)).std() > 1
     rows = re.findall(
         r'^\| ([a-z ]+) \| (\d+)% \| ([+-][\d.]+) ± [\d.]+ \| ([+-][\d.]+)',
         capsys.readouterr().out, re.M)
@@ -70,6 +69,14 @@ def test_positions_are_deleted(model_files, tmp_path, capsys):
     }
     assert len(falls) == 1 + 3 * len(explain_check.PARTS)
     assert falls['none', 0] == (0, 0)
+    assert cv2.imread(str(picture)).shape[2] == 3
+    ax = figures[-1].axes[0]
+    for drawn, order in zip(
+            ax.containers, ('largest shares', 'random', 'smallest shares'),
+            strict=True):
+        assert drawn.get_label() == order
+        assert drawn.lines[0].get_ydata()[-1] == pytest.approx(
+            falls[order, 50][0], abs=0.0006)
     largest, smallest = (
         falls[f'{name} shares', 50] for name in ('largest', 'smallest'))
     assert largest[0] > falls['random', 50][0] > smallest[0]

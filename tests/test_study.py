@@ -15,7 +15,7 @@ import fake_data
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, texts
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.evaluation import IoUMetric
@@ -27,6 +27,7 @@ from cac_mmseg.commands.study.plan import (FOLDER, HEADS, PROTOCOLS, Run, plan,
                                            settings)
 from cac_mmseg.commands.study.processes import execute
 from cac_mmseg.commands.study.worker import PerImageIoU, to_channels_last
+from cac_mmseg.datasets import CamVidDataset
 from cac_mmseg.utils.config import build_datasets, load_config
 
 # from scratch, and short enough for tests
@@ -443,7 +444,7 @@ def test_the_command_from_an_empty_folder(command, data):
     before = kept.stat().st_mtime_ns
     (data / 'out/results/cac-seed1.json').unlink()
     status, output = finished(command(*heads))
-    assert status == 0 and '4 runs, 3 are there' in output, output
+    assert status == 0 and '4 runs, 3 with a result' in output, output
     assert before == kept.stat().st_mtime_ns
     assert scores(summary) == scores((data / 'out/summary.md').read_text())
 
@@ -502,7 +503,7 @@ def test_runs_share_cores_and_gpus(tmp_path, monkeypatch, gpus, set_to, given):
 
 
 def test_a_study_is_reported_from_what_it_left(data, tmp_path, rng, capsys,
-                                               monkeypatch):
+                                               monkeypatch, figures):
     """Of one head and one seed, too."""
     monkeypatch.chdir(data)
     runs = []
@@ -541,7 +542,8 @@ def test_a_study_is_reported_from_what_it_left(data, tmp_path, rng, capsys,
                         device='a machine',
                         versions='versions')))
     monkeypatch.setattr(times, 'ROUNDS', 1)
-    for some, timed in ((runs, True), (runs[:1], False)):
+    for some, timed in ((runs[:1], False), (runs, True)):
+        figures.clear()
         report.publish(some, tmp_path, timed)
         printed = capsys.readouterr().out
         assert '| `cac` ' in printed and 'a machine' in printed
@@ -554,8 +556,33 @@ def test_a_study_is_reported_from_what_it_left(data, tmp_path, rng, capsys,
     assert ('[' in second) == (heads[0].name == 'cac') != ('[' in first)
     lines = report.as_csv(heads).splitlines()
     assert len(lines) == 4 and lines[0].startswith('head,seed,mIoU,class0,')
-    for name in ('accuracy_cost', 'learning_curves', 'classes', 'predictions'):
-        assert cv2.imread(str(tmp_path / f'{name}.png')).std() > 1
+    names = ('accuracy_cost', 'learning_curves', 'classes', 'predictions')
+    drawn = dict(zip(names, dict.fromkeys(figures), strict=True))
+    for name, figure in drawn.items():
+        size = cv2.imread(str(tmp_path / f'{name}.png')).shape
+        dpi = 100 if name == 'predictions' else 120
+        inches = figure.get_size_inches()
+        assert size[1::-1] == pytest.approx(dpi * inches, abs=1.5)
+    for i, head in enumerate(heads):
+        for ax in drawn['accuracy_cost'].axes:
+            point = ax.containers[i].lines[0]
+            assert point.get_ydata()[0] == head.scores.mean()
+        loss, scores = (ax.lines[i] for ax in drawn['learning_curves'].axes)
+        assert loss.get_ydata().tolist() == pytest.approx([2., 1.5, 1., .8])
+        assert scores.get_xydata().tolist() == [[5, 10], [10, 20]]
+        bars = drawn['classes'].axes[0].containers[2 * i + 1]
+        assert [bar.get_height()
+                for bar in bars] == pytest.approx(head.class_scores.mean(0))
+    for name in names[:3]:
+        entries = drawn[name].legends[0].get_texts()
+        assert {text.get_text() for text in entries} == {'cac', 'gcnet'}
+    assert {'image', 'ground truth', 'cac'} <= {*texts(drawn['predictions'])}
+    # what the first image's prediction, and not its ground truth, looks like
+    mask = cv2.imread(str(sorted((runs[0].folder / 'masks').iterdir())[0]), 0)
+    palette = np.array(CamVidDataset.METAINFO['palette'])
+    _, truth, shown = (
+        ax.images[0].get_array() for ax in drawn['predictions'].axes[:3])
+    assert (shown == palette[mask]).all() and (truth != shown).any()
 
 
 def test_no_run_is_carried_out_where_none_is_missing():
