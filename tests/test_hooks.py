@@ -4,9 +4,17 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import texts
+from mmengine.dataset import RepeatDataset
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import DATASETS
+from mmseg.structures import SegDataSample
+from torch.utils.data import DataLoader
 
-from cac_mmseg.hooks.pictures import TITLES, PredictionPictureHook
+from cac_mmseg.hooks.pictures import (TITLES, PredictionPictureHook,
+                                      WeightingMapsHook)
 from cac_mmseg.visualization.draw import draw_rows
 
 META = dict(
@@ -60,3 +68,84 @@ def test_the_picture_says_when_and_how_well(tmp_path, figures, mode, iteration,
     written = cv2.imread(str(tmp_path / f'{name}.png'))
     assert (written[..., ::-1] == picture).all()
     assert ('mIoU' in said[0]) == bool(metrics) and not hook.rows
+
+
+class Logger:
+
+    def __init__(self):
+        self.warnings = []
+
+    def warning(self, message):
+        self.warnings.append(message)
+
+    def info(self, message):
+        pass
+
+
+def sample(path, classes=3):
+    return SegDataSample(
+        metainfo=dict(img_path=path),
+        gt_sem_seg=PixelData(data=torch.zeros(1, 8, 9).long()),
+        pred_sem_seg=PixelData(data=torch.full((1, 8, 9), classes - 1)))
+
+
+@pytest.fixture
+def runner(tmp_path):
+    """A validation on six-channel arrays, with 300 classes."""
+    init_default_scope('mmseg')
+    for name in 'abc':
+        np.save(tmp_path / f'{name}.npy', np.random.rand(8, 9, 6))
+    data = DATASETS.build(
+        dict(
+            type='BaseSegDataset',
+            data_root=str(tmp_path),
+            img_suffix='.npy',
+            metainfo=dict(classes=[f'c{i}' for i in range(300)]),
+            pipeline=[dict(type='LoadImageFromNpyFile')]))
+    loader = DataLoader(RepeatDataset(data, 2), 2)
+    return SimpleNamespace(
+        iter=2,
+        work_dir=str(tmp_path),
+        logger=Logger(),
+        val_dataloader=loader,
+        visualizer=SimpleNamespace(
+            dataset_meta=data.metainfo, add_image=lambda *_: None))
+
+
+def validate(hook, runner, names='abc'):
+    for i, name in enumerate(names):
+        hook.after_val_iter(runner, i, None,
+                            [sample(f'{runner.work_dir}/{name}.npy', 300)])
+    hook.after_val_epoch(runner, dict(mIoU=1.))
+
+
+def test_images_of_any_bands_and_classes_of_any_number_are_drawn(runner):
+    validate(PredictionPictureHook(), runner)
+    assert not runner.logger.warnings
+    assert cv2.imread(f'{runner.work_dir}/val_prediction.png') is not None
+
+
+@pytest.mark.parametrize('breaks', ['image', 'path', 'backend'])
+def test_a_picture_never_ends_a_training(runner, breaks):
+    """One warning, and on: whatever fails, and however often."""
+    hook, names = PredictionPictureHook(), 'abc'
+    if breaks == 'image':
+        for name in 'abc':
+            with open(f'{runner.work_dir}/{name}.npy', 'w') as file:
+                file.write('no array')
+    elif breaks == 'path':
+        names = 'xyz'
+    else:
+        runner.visualizer.add_image = None
+    for _ in range(3):
+        validate(hook, runner, names)
+    warning, = runner.logger.warnings
+    assert 'PredictionPictureHook draws no more pictures: ' in warning
+
+
+def test_a_page_never_ends_a_training(runner):
+    hook = WeightingMapsHook()
+    for _ in range(3):
+        hook.after_val_iter(runner, 0, None, [sample('gone.png')])
+    assert 'WeightingMapsHook draws no more' in runner.logger.warnings[0]
+    assert len(runner.logger.warnings) == 1

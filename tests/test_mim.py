@@ -162,8 +162,9 @@ def test_context_is_needed_and_found(learned):
         cars = np.isin(label, (WAITING, DRIVING))
         if not cars.any():
             continue
+        recording = record(model, reader.batch(reader.read(path)))
         shares = attribute_context(
-            record(model, reader.batch(reader.read(path))), torch.from_numpy(cars),
+            recording, torch.from_numpy(cars),
             tuple(np.unique(label[cars]).tolist()) + (None, ))
         mass = shares.total.abs()
         columns = mass.shape[1] * SIGNAL // WIDTH + 1

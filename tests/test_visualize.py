@@ -138,8 +138,8 @@ def test_what_does_not_fit_is_named(files, configs, capsys):
     assert 'gone.pth is not a file' in refuse(files, capsys,
                                               files / 'gone.pth', image)
     (files / 'text.png').write_text('no image')
-    assert 'text.png cannot be read: ' in refuse(
-        files, capsys, files / 'text.png')
+    assert 'text.png cannot be read: ' in refuse(files, capsys,
+                                                 files / 'text.png')
     assert 'would both be written to 0.png' in refuse(files, capsys, image,
                                                       files / 'label/0.png')
     assert 'channels must be 0 to 63' in refuse(files, capsys, image,
@@ -171,7 +171,8 @@ def test_what_does_not_fit_is_named(files, configs, capsys):
      'data set cannot be built: TypeError'),
     ("model = dict(type='Nothing')\nraise ValueError('oh')", 'oh'),
 ])
-def test_configs_that_are_none_are_named(files, capsys, content, words):
+def test_configs_that_are_none_are_named(files, configs, capsys, content,
+                                         words):
     base = f"_base_ = '{configs}/cac_r18_contextshapes.py'\n"
     (files / 'config.py').write_text(content.replace('{base}', base))
     assert words in refuse(files, capsys, files / 'image/0.jpg')
@@ -223,13 +224,15 @@ def test_the_hook_counts_images_though_the_last_batch_is_smaller(
     monkeypatch.setattr('cac_mmseg.visualization.page.page',
                         lambda *args: None)
     monkeypatch.setattr(pictures, 'is_main_process', lambda: True)
+    monkeypatch.setattr(pictures, 'read_rgb', lambda *_: None)
     runner = SimpleNamespace(
         model=None,
         iter=1,
-        val_dataloader=SimpleNamespace(batch_size=2),
+        val_dataloader=SimpleNamespace(batch_size=2, dataset=None),
         visualizer=SimpleNamespace(
             dataset_meta={}, add_image=lambda name, *_: names.append(name)))
     hook = WeightingMapsHook(num_images=3)
     for index, size in enumerate((2, 1)):
-        hook.after_val_iter(runner, index, dict(inputs=[0] * size), [0] * size)
+        hook.after_val_iter(runner, index, dict(inputs=[0] * size),
+                            [SimpleNamespace(img_path='')] * size)
     assert names == [f'weighting_maps_{i}' for i in range(3)]

@@ -1,13 +1,13 @@
 """``python -m cac_mmseg adopt``: CaCHead in a config that has another head.
 
 Writes a config of a few lines, which inherits from CONFIG and replaces its
-decode head by a CaCHead of the same classes, losses and norm. It reads the
-feature maps of the old head or, of several of which the old one made a pyramid,
-those from stride 8 on. Two hooks come with it: one checks weights and labels
-before training, one draws predictions after each validation. A config in
-mmengine's new style cannot be inherited from: what to add to it is printed. The
-model is built, trained for a step and tested on
-small random images first. Prints what the decode head costs, before and after.
+decode head by a CaCHead of the same classes, losses and norm. It reads what
+the old head read; of several feature maps that were not concatenated, those
+from stride 8 on. Two hooks come with it: one checks weights and labels before
+training, one draws predictions after validation. For a config in mmengine's
+new style, from which none inherits, it prints what to add. The model is built,
+trained for a step and tested on small random images first. Prints what the
+decode head costs, before and after.
 """
 import argparse
 import os
