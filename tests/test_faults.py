@@ -177,8 +177,16 @@ def test_a_broken_checkpoint_gives_way_to_the_one_before(
     assert not (work_dir / 'it_ran').exists()
 
 
+def garbage(path):
+    path.write_bytes(bytes(range(256)))
+
+
+def too_long(path):
+    path.write_text('a' * 5000)
+
+
 def test_what_names_the_checkpoint_may_be_lost(work_dir):
-    for lose in (lambda path: path.unlink(), empty):
+    for lose in (remove, empty, garbage, too_long):
         lose(work_dir / 'last_checkpoint')
         settle_last_checkpoint(work_dir)
         assert named(work_dir).endswith('iter_6.pth')
@@ -210,7 +218,16 @@ def test_if_none_is_whole_it_says_so(work_dir):
     with pytest.raises(ValueError) as error:
         settle_last_checkpoint(work_dir)
     assert all(f'iter_{i}.pth' in str(error.value) for i in (2, 4, 6))
-    assert 'Remove them' in str(error.value)
+    assert 'Another work_dir starts from the beginning' in str(error.value)
+    assert 'emove' not in str(error.value)
+
+
+@pytest.mark.parametrize('lose', [empty, garbage, too_long])
+def test_a_name_without_any_checkpoint_is_an_error(tmp_path, lose):
+    """On which mmengine fails deep inside."""
+    lose(tmp_path / 'last_checkpoint')
+    with pytest.raises(ValueError, match='none of the checkpoints'):
+        settle_last_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize('breaks', BREAKS)

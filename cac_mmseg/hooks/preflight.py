@@ -11,7 +11,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmseg.registry import HOOKS
 from torch import Tensor
 
-from ..utils.checkpoint import allow_log, load_weights
+from ..utils.checkpoint import check_resumable, load_weights, safe_loading
 from ..utils.words import counted
 from .label_check import LabelCheck
 from .resume import settle_last_checkpoint
@@ -42,12 +42,12 @@ class PreflightHook(Hook):
     def __init__(self) -> None:
         self.misfits: List[str] = []
         self.labels: Optional[LabelCheck] = None
-        # open while mmengine loads, so that it reads its own log safely
+        # open while mmengine loads, so that it runs no code of a file
         self.loading = ExitStack()
 
     def before_run(self, runner: Runner) -> None:
         agree(lambda: _check_start(runner))
-        self.loading.enter_context(allow_log())
+        self.loading.enter_context(safe_loading())
         # built for training only, and before weights are initialised
         if not isinstance(runner.optim_wrapper,
                           (OptimWrapper, OptimWrapperDict)):
@@ -77,6 +77,13 @@ class PreflightHook(Hook):
                           data_batch: Any = None) -> None:
         """Check the labels of a batch, which is still on the CPU."""
         self.labels.check_batch(data_batch)
+
+    def after_train(self, runner: Runner) -> None:
+        # CheckpointHook, which comes later, reads what it publishes
+        self.loading.enter_context(safe_loading())
+
+    def after_run(self, runner: Runner) -> None:
+        self.loading.close()
 
     def before_val(self, runner: Runner) -> None:
         self.before_test(runner)
@@ -148,7 +155,8 @@ def _check_start(runner: Runner) -> None:
     """Check the checkpoint to load, or choose the one to resume from."""
     load_from = runner.cfg.get('load_from')
     if load_from and '://' not in load_from:
-        load_weights(load_from)
+        (check_resumable if runner.cfg.get('resume') else load_weights)(
+            load_from)
     elif not load_from and runner.cfg.get('resume'):
         if is_main_process():
             settle_last_checkpoint(runner.work_dir)

@@ -6,7 +6,8 @@ from typing import List, Optional, Union
 
 from mmengine.logging import print_log
 
-from ..utils.checkpoint import load_weights
+from ..utils.checkpoint import check_resumable
+from ..utils.errors import UnsafeError, UserError
 from ..utils.files import new_file
 
 LAST = 'last_checkpoint'  # mmengine's: holds the path of the newest
@@ -18,8 +19,9 @@ def settle_last_checkpoint(work_dir: Union[str, Path]) -> Optional[Path]:
     A run that is killed while it saves leaves a truncated checkpoint, or a
     truncated ``last_checkpoint``, on which mmengine fails deep inside. The
     named checkpoint is kept if it is intact; otherwise the newest intact one
-    replaces it, and a warning names those that are damaged. A run killed while
-    it saved its first checkpoint starts again: nothing was saved yet.
+    replaces it, and a warning names those that are damaged, or that only their
+    own code can restore. A run killed while it saved its first checkpoint
+    starts again: nothing was saved yet.
 
     Args:
         work_dir: Of the run to resume.
@@ -28,37 +30,41 @@ def settle_last_checkpoint(work_dir: Union[str, Path]) -> Optional[Path]:
         The checkpoint, or None where none was ever saved.
 
     Raises:
-        ValueError: If there are checkpoints, but none is intact.
+        ValueError: If there are checkpoints, but none can be resumed.
     """
     work_dir = Path(work_dir)
-    broken: List[str] = []
+    errors: List[UserError] = []
     for path in _candidates(work_dir):
         try:
-            load_weights(path)
-        except (FileNotFoundError, ValueError) as error:
-            broken.append(str(error))
+            check_resumable(path)
+        except UserError as error:
+            errors.append(error)
             continue
         if path != _named(work_dir):
             with new_file(work_dir / LAST) as file:
                 file.write_text(str(path))
             print_log(
                 f'{work_dir / LAST} named no intact checkpoint'
-                f'{"".join(f"; {reason}" for reason in broken)}: resuming '
+                f'{"".join(f"; {error}" for error in errors)}: resuming '
                 f'from {path}',
                 logger='current',
                 level=logging.WARNING)
         return path
-    if len(broken) == 1 and not (work_dir / LAST).exists():
+    unsafe = [error for error in errors if isinstance(error, UnsafeError)]
+    if unsafe:
+        raise unsafe[0]  # of the newest, which says how to go on
+    named = (work_dir / LAST).exists()
+    if len(errors) == 1 and not named:
         print_log(
-            f'{broken[0]}. It was the first of the run: training from the '
+            f'{errors[0]}. It was the first of the run: training from the '
             'start',
             logger='current',
             level=logging.WARNING)
-        return None
-    if broken:
-        raise ValueError(
-            f'none of the checkpoints in {work_dir} can be resumed: '
-            f'{"; ".join(broken)}. Remove them to train from the start')
+    elif errors or named:
+        reasons = '; '.join(map(str, errors)) or f'{LAST} names none'
+        raise UserError(
+            f'none of the checkpoints in {work_dir} can be resumed: {reasons}.'
+            ' Another work_dir starts from the beginning, and keeps these')
     return None
 
 
@@ -74,8 +80,9 @@ def _candidates(work_dir: Path) -> List[Path]:
 
 
 def _named(work_dir: Path) -> Optional[Path]:
+    """Return the path that the run noted, None if it cannot be read."""
     try:
         name = (work_dir / LAST).read_text().strip()
-    except FileNotFoundError:
+    except (FileNotFoundError, UnicodeDecodeError):
         return None
     return Path(name) if name else None

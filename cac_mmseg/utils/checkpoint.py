@@ -1,58 +1,117 @@
 """Read checkpoints without running the code that they name."""
+import logging
+import os
+from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
+from urllib.parse import urlparse
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.dist import barrier, is_main_process
+from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
+from mmengine.runner.checkpoint import (CheckpointLoader, load_from_http,
+                                        load_from_local)
 from mmseg.apis import init_model
 from mmseg.models import BaseSegmentor
 
 from .config import load_config
-from .errors import MissingFileError, UserError
+from .errors import MissingFileError, UnsafeError, UserError
+from .unpickling import StandIn, read
 
 
-def _history_attribute(owner: Any, name: str) -> Callable:
-    """Restricted replacement for ``getattr``.
+@contextmanager
+def safe_loading() -> Iterator[None]:
+    """Context in which mmengine reads files and addresses without their code.
 
-    mmengine's log names methods of ``HistoryBuffer``. With any other owner a
-    file could reach everything that Python can do.
+    Outside of it OneDL's mmengine falls back to an unsafe load, the original
+    mmengine raises, and both read what they download unsafely.
     """
-    if owner is not HistoryBuffer or name.startswith('_'):
-        raise UnpicklingError(f'it asks for the attribute {name!r}')
-    return getattr(owner, name)
+    loaders = {'': _from_file, ('http://', 'https://'): _from_url}
+    theirs = {'': load_from_local, ('http://', 'https://'): load_from_http}
+    try:
+        for prefixes, loader in loaders.items():
+            CheckpointLoader.register_scheme(prefixes, loader, force=True)
+        yield
+    finally:
+        for prefixes, loader in theirs.items():
+            CheckpointLoader.register_scheme(prefixes, loader, force=True)
 
 
-def allow_log() -> ContextManager:
-    """Context in which ``torch.load(weights_only=True)`` reads mmengine's log.
+def _from_file(filename: str, map_location: Any = None) -> Dict[str, Any]:
+    content, unknown = read_checkpoint(filename, map_location)
+    return _weights(filename, content, unknown) if unknown else content
 
-    Training checkpoints hold that log, of numpy arrays, beside the weights.
-    Outside of this context the load fails: OneDL's mmengine then falls back to
-    an unsafe one, and the original mmengine raises. PyTorch's list of safe
-    globals, which is global to the process, is restored on exit.
+
+def _from_url(filename: str, map_location: Any = None) -> Dict[str, Any]:
+    """Download once, to where PyTorch and mmengine look for it."""
+    name = Path(urlparse(filename).path).name
+    path = Path(torch.hub.get_dir(), 'checkpoints', name)
+    for downloads in (is_main_process(), True):  # others may share its disk
+        if downloads and not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(filename, str(path))
+        barrier()
+    return _from_file(str(path), map_location)
+
+
+def read_checkpoint(path: Union[str, Path],
+                    map_location: Any = 'cpu') -> Tuple[dict, List[str]]:
+    """Read all of a checkpoint that can be read without running its code.
+
+    Args:
+        path: A file that mmengine, or ``torch.save`` of a state dict, wrote.
+        map_location: As in ``torch.load``.
+
+    Returns:
+        As of :func:`cac_mmseg.utils.unpickling.read`: the content, and the
+        names of what it would import that mmengine does not save by itself.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no checkpoint.
     """
-    reconstruct = np.zeros(1).__reduce__()[0]
-    scalar = np.float64().__reduce__()[0]
-    functions = [
-        (function, f'numpy.{core}.multiarray.{name}')
-        for core in ('core', '_core')  # of numpy 1 and 2
-        for function, name in ((reconstruct, '_reconstruct'), (scalar,
-                                                               'scalar'))
-    ]
-    classes = {HistoryBuffer, np.ndarray, np.dtype}
-    classes |= {type(np.dtype(code)) for code in '?bBhHiIlLqQefd'}
-    # with names: OneDL's mmengine removes entries without one after each load
-    return torch.serialization.safe_globals([
-        *functions, (_history_attribute, 'builtins.getattr'),
-        *((c, f'{c.__module__}.{c.__qualname__}') for c in classes)
-    ])
+    if not os.path.isfile(path):
+        raise MissingFileError(f'{path} is not a file: give a checkpoint '
+                               'such as work_dirs/NAME/iter_400.pth')
+    try:
+        if is_zipfile(path):  # not as torch.save wrote before 1.6, or cut off
+            with ZipFile(path) as archive:
+                damaged = archive.testzip()  # torch compares no checksums
+            if damaged:
+                raise BadZipFile(f'{damaged} is damaged')
+        content, unknown = read(path, map_location)
+    except Exception as error:  # of zipfile, pickle, struct, torch, the disk
+        reason = (str(error).strip().splitlines() or [''])[0]
+        if 'weights_only' in str(error):  # advice to load it unsafely
+            reason = 'it is an archive of another kind'
+        raise UserError(f'{path} cannot be read as a checkpoint: '
+                        f'{type(error).__name__}: {reason}') from None
+    if not isinstance(content, dict) and content is not StandIn:
+        raise UserError(f'{path} holds a {type(content).__name__}, not the '
+                        'dict of a checkpoint')
+    return content, unknown
+
+
+def check_resumable(path: Union[str, Path]) -> None:
+    """Check that all of a checkpoint can be read without running its code.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        UnsafeError: If it names what mmengine does not save by itself.
+        ValueError: If it is no checkpoint, or its weights are no tensors.
+    """
+    content, unknown = read_checkpoint(path)
+    if unknown:
+        raise UnsafeError(path, unknown)
+    _weights(path, content, unknown)
 
 
 def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
     """Load the weights of a checkpoint and the plain values of its meta.
+
+    Everything else is left out. A warning names what is not of mmengine.
 
     Args:
         path: A file that mmengine, or ``torch.save`` of a state dict, wrote.
@@ -63,50 +122,36 @@ def load_weights(path: Union[str, Path]) -> Dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no checkpoint, or unpickling it would import what
-            no checkpoint of mmengine's needs.
+        ValueError: If it is no checkpoint, or its weights are no tensors.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f'{path} is not a file: give a checkpoint '
-                               'such as work_dirs/NAME/iter_400.pth')
-    try:
-        with allow_log():
-            unknown = _unknown(path)
-            if not unknown:
-                content = torch.load(
-                    path, map_location='cpu', weights_only=True)
-    except Exception as error:  # of zipfile, pickle, struct, torch, the disk
-        reason = (str(error).strip().splitlines() or [''])[0]
-        raise UserError(f'{path} cannot be read as a checkpoint: '
-                        f'{type(error).__name__}: {reason}') from error
+    content, unknown = read_checkpoint(path)
+    result = _weights(path, content, unknown)
     if unknown:
-        raise UserError(
-            f'refusing to load {path}: unpickling would import '
-            f'{", ".join(sorted(unknown))}, which no checkpoint of mmengine '
-            'needs')
+        print_log(
+            f'{path}: only the weights are used; not imported: '
+            f'{", ".join(unknown)}',
+            logger='current',
+            level=logging.WARNING)
+    return result
+
+
+def _weights(path: Union[str, Path], content: Any,
+             unknown: List[str]) -> Dict[str, Any]:
     if not isinstance(content, dict):
-        raise UserError(f'{path} holds a {type(content).__name__}, not the '
-                        'dict of a checkpoint')
-    weights = content.get('state_dict', content)
-    if not weights or not all(
-            isinstance(value, torch.Tensor) for value in weights.values()):
+        content = dict(state_dict=content)
+    weights, meta = content.get('state_dict', content), content.get('meta')
+    if not isinstance(weights, dict) or not weights or not all(
+            isinstance(value, torch.Tensor) and name is not StandIn
+            for name, value in weights.items()):
+        if unknown:
+            raise UserError(f'refusing to load {path}: its weights are not all'
+                            ' tensors; reading it would import '
+                            f'{", ".join(unknown)}')
         raise UserError(f'{path} holds no weights: neither under '
                         f"'state_dict' nor by itself; its keys are "
                         f'{", ".join(map(str, [*content][:8]))}')
-    meta = _plain_values(content.get('meta', {}))
+    meta = _plain_values(meta) if isinstance(meta, dict) else {}
     return dict(state_dict=weights, meta=meta)
-
-
-def _unknown(path: Path) -> List[str]:
-    """Return what unpickling a file would import, but for what is safe."""
-    if not is_zipfile(path):
-        return []  # as torch.save wrote before 1.6, or cut off
-    with ZipFile(path) as archive:
-        damaged = archive.testzip()  # torch does not compare checksums
-    if damaged:
-        raise BadZipFile(f'{damaged} is damaged')
-    return torch.serialization.get_unsafe_globals_in_checkpoint(path)
 
 
 def load_model(config: Union[str, Path],
@@ -141,9 +186,16 @@ def load_model(config: Union[str, Path],
 def _plain_values(value: Any) -> Any:
     """Drop whatever is not a number, a string, or a container of them."""
     if isinstance(value, dict):
-        return {k: _plain_values(v) for k, v in value.items() if _is_plain(v)}
+        return {
+            _plain_values(k): _plain_values(v)
+            for k, v in value.items() if _is_plain(k) and _is_plain(v)
+        }
     if isinstance(value, (list, tuple)):
-        return type(value)(_plain_values(v) for v in value if _is_plain(v))
+        plain = [_plain_values(v) for v in value if _is_plain(v)]
+        return plain if isinstance(value, list) else tuple(plain)
+    for kind in (str, float):  # NumPy derives classes from these
+        if isinstance(value, kind):
+            return kind(value)
     return value
 
 
