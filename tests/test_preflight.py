@@ -32,7 +32,7 @@ def fails(command, *arguments, cwd):
     assert run.returncode != 0, run.stdout[-2000:]
     return [
         line for line in run.stderr.splitlines()
-        if re.match(r'\w+Error: ', line)
+        if re.match(r'(cac_mmseg\.\S+\.)?\w+Error: ', line)
     ][-1]
 
 
