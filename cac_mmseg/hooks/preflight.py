@@ -12,6 +12,7 @@ from mmseg.registry import HOOKS
 from torch import Tensor
 
 from ..utils.checkpoint import check_resumable, load_weights, safe_loading
+from ..utils.errors import UserError
 from ..utils.words import counted
 from .label_check import LabelCheck
 from .resume import settle_last_checkpoint
@@ -106,15 +107,19 @@ def agree(check: Callable[[], None], main_only: bool = False) -> None:
 
     If one raised by itself, the others would wait for it until a timeout.
     """
-    found = None
+    error = None
     if is_main_process() or not main_only:
         try:
             check()
-        except Exception as error:  # raised below
-            found = error
-    found = next(filter(None, all_gather_object(found)), None)
-    if found is not None:
-        raise found
+        except Exception as found:  # raised below
+            error = found
+    # not the errors: some cannot be pickled
+    messages = all_gather_object(None if error is None else str(error))
+    if error is not None:
+        raise error
+    message = next((m for m in messages if m is not None), None)
+    if message is not None:
+        raise UserError(f'on another rank: {message}')
 
 
 def _misfits(ours: Dict[str, Tensor], theirs: Dict[str, Tensor],

@@ -48,11 +48,17 @@ def _from_url(filename: str, map_location: Any = None) -> Dict[str, Any]:
     """Download once, to where PyTorch and mmengine look for it."""
     name = Path(urlparse(filename).path).name
     path = Path(torch.hub.get_dir(), 'checkpoints', name)
+    error: Optional[Exception] = None
     for downloads in (is_main_process(), True):  # others may share its disk
-        if downloads and not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(filename, str(path))
+        try:
+            if downloads and not path.is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(filename, str(path))
+        except Exception as found:  # raised below: others wait at the barrier
+            error = found
         barrier()
+    if error is not None and not path.is_file():
+        raise error
     return _from_file(str(path), map_location)
 
 
