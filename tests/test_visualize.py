@@ -68,6 +68,7 @@ def test_a_page_for_each_image(files, capsys):
         f'{files}/image/0.jpg', '--out',
         str(without), '--device', 'cpu'
     ])
+    assert f'1 page in {without}' in capsys.readouterr().out
     page = cv2.imread(f'{without}/0.png')
     assert (page.shape != pages[0].shape)  # two pictures in place of three
 
