@@ -2,7 +2,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cac_mmseg import CaCModule, ops
@@ -14,15 +14,51 @@ REGISTERED = torch.ops.cac_mmseg
 shapes = st.tuples(
     st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(1, 9))
 dilation_sets = st.lists(st.integers(1, 12), min_size=1, max_size=3).map(tuple)
-layouts = st.sampled_from(['contiguous', 'channels_last', 'strided'])
+LAYOUTS = ('contiguous', 'channels_last', 'transposed', 'every second',
+           'expanded', 'constant')
 
 
-def laid_out(x, layout):
-    if layout == 'channels_last':
-        return x.contiguous(memory_format=torch.channels_last)
-    if layout == 'strided':
-        return x.transpose(2, 3).contiguous().transpose(2, 3)
-    return x
+def layouts(operands):
+    """One for each operand, and the stride of dimensions of size 1."""
+    return st.tuples(
+        st.lists(
+            st.sampled_from(LAYOUTS), min_size=operands, max_size=operands),
+        st.sampled_from([None, 77]))
+
+
+def laid_out(drawn, *tensors):
+    """Tensors of the drawn layouts; some get other values by it."""
+    names, stride = drawn
+    for x, layout in zip(tensors, names):
+        if layout == 'channels_last' and x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        elif layout == 'transposed' and x.ndim > 1:
+            x = x.mT.contiguous().mT
+        elif layout == 'every second':  # from an offset on
+            place = x.new_full([2 * n for n in x.shape], float('nan'))
+            place = place[(slice(1, None, 2), ) * x.ndim]
+            x = place.copy_(x)
+        elif layout == 'expanded':
+            x = x[:1].expand_as(x)
+        elif layout == 'constant':  # as the gradient of a sum
+            x = x.flatten()[0].expand_as(x)
+        if stride:
+            strides = [
+                stride if n == 1 else old
+                for n, old in zip(x.shape, x.stride())
+            ]
+            x = x.as_strided(x.shape, strides, x.storage_offset())
+        yield x
+
+
+def assert_laid_out(results, references):
+    """As the fake kernels promise it to torch.compile."""
+    for result, reference in zip(results, references):
+        promised = torch.empty_like(reference)
+        assert result.dtype == promised.dtype
+        for size, *strides in zip(result.shape, result.stride(),
+                                  promised.stride()):
+            assert size == 1 or strides[0] == strides[1]
 
 
 def make_reweight(shape, s, dilations, shared, dtype):
@@ -30,6 +66,14 @@ def make_reweight(shape, s, dilations, shared, dtype):
     sets = 1 if shared else len(dilations)
     x, grad = torch.randn(2, *shape).to(dtype)
     return grad, x, torch.randn(b, sets, c, s, s).to(dtype), dilations
+
+
+def make_pooling(shape, rows, drawn, **kwargs):
+    """Gradients of what pool_queries returns, and its inputs."""
+    b, c = shape[:2]
+    sizes = (b, rows, c), (b, rows), shape, (rows, c), (rows, )
+    tensors = [*laid_out(drawn, *(torch.randn(s, **kwargs) for s in sizes))]
+    return tensors[:2], tensors[2:]
 
 
 def exact_reweight(grad, x, kernels, dilations):
@@ -49,44 +93,45 @@ def assert_near(actual, expected, tolerance):
 
 @settings(max_examples=60, deadline=None)
 @given(shapes, st.sampled_from([1, 3, 5]), dilation_sets, st.booleans(),
-       layouts, st.sampled_from([torch.float64, torch.float32]),
+       layouts(3), st.sampled_from([torch.float64, torch.float32]),
        st.sampled_from([256, eager.BLOCK_BYTES]))
 def test_eager_reweight_is_the_gradient_of_the_decomposed_form(
-        shape, s, dilations, shared, layout, dtype, block_bytes):
+        shape, s, dilations, shared, drawn, dtype, block_bytes):
     """Whatever the blocks: a map each, some channels, some images, all."""
-    arguments = make_reweight(shape, s, dilations, shared, dtype)
-    expected = exact_reweight(*arguments)
-    grad, x, *rest = (arguments[0], laid_out(arguments[1],
-                                             layout), *arguments[2:])
+    *tensors, dilations = make_reweight(shape, s, dilations, shared, dtype)
+    grad, x, kernels = laid_out(drawn, *tensors)
+    expected = exact_reweight(grad, x, kernels, dilations)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eager, 'BLOCK_BYTES', block_bytes)
-        y = eager.reweight(x, *rest)
-        actual = (y, *eager.reweight_backward(grad, x, *rest))
+        actual = (eager.reweight(x, kernels, dilations),
+                  *eager.reweight_backward(grad, x, kernels, dilations))
     for ours, theirs in zip(actual, expected):
         assert_near(ours, theirs, 1e-10 if dtype == torch.float64 else 1e-5)
-    assert y.stride() == actual[1].stride() == torch.empty_like(x).stride()
+    assert_laid_out(actual, (x, x, kernels))
 
 
-@settings(max_examples=40, deadline=None)
-@given(shapes, st.integers(1, 4), layouts,
+@settings(max_examples=60, deadline=None)
+@given(shapes, st.integers(1, 4), layouts(5),
        st.sampled_from([torch.float64, torch.float32]))
+@example((2, 3, 4, 1), 4, (['transposed'] * 5, 77), torch.float32)
 def test_eager_pool_queries_is_the_gradient_of_the_decomposed_form(
-        shape, rows, layout, dtype):
-    x = laid_out(torch.randn(shape, dtype=dtype), layout)
-    inputs = (x, torch.randn(rows, shape[1],
-                             dtype=dtype), torch.randn(rows, dtype=dtype))
-    exact = [t.double().clone().requires_grad_() for t in inputs]
+        shape, rows, drawn, dtype):
+    grads, inputs = make_pooling(shape, rows, drawn, dtype=dtype)
+    # of contiguous copies: the decomposed form takes any layout, too
+    exact = [t.double().contiguous().requires_grad_() for t in inputs]
     expected = decomposed.pool_queries(*exact)
-    grads = [torch.randn(t.shape, dtype=dtype) for t in expected]
     tolerance = 1e-10 if dtype == torch.float64 else 1e-5
-    for ours, theirs in zip(eager.pool_queries(*inputs), expected):
+    actual = eager.pool_queries(*inputs)
+    for ours, theirs in zip(actual, expected):
         assert_near(ours, theirs, tolerance)
+    assert_laid_out(actual,
+                    [torch.empty(t.shape, dtype=dtype) for t in actual])
     expected = torch.autograd.grad(expected, exact,
                                    [grad.double() for grad in grads])
     actual = eager.pool_queries_backward(*grads, *inputs)
     for ours, theirs in zip(actual, expected):
         assert_near(ours, theirs, tolerance)
-    assert actual[0].stride() == torch.empty_like(x).stride()
+    assert_laid_out(actual, inputs)
 
 
 def before(x, kernels, dilations):
@@ -130,8 +175,9 @@ def test_operators_are_registered_as_torch_asks():
     kernels = torch.randn(2, 2, 3, 3, 3, requires_grad=True)
     weight, bias = (
         torch.randn(shape, requires_grad=True) for shape in ((4, 3), (4, )))
-    channels_last = laid_out(x.detach(), 'channels_last').requires_grad_()
-    for x in (x, channels_last, x.detach().half().requires_grad_()):
+    channels_last = x.detach().contiguous(memory_format=torch.channels_last)
+    for x in (x, channels_last.requires_grad_(),
+              x.detach().half().requires_grad_()):
         torch.library.opcheck(REGISTERED.reweight, (x, kernels, [1, 2]))
         torch.library.opcheck(REGISTERED.pool_queries, (x, weight, bias))
         with torch.no_grad():

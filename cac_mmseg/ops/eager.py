@@ -49,8 +49,8 @@ def pool_queries_backward(grad_pooled: Tensor, grad_mean: Tensor, x: Tensor,
     right = torch.cat([grad_pooled, weight.expand_as(grad_pooled)], 1)
     grad_x = (right.transpose(1, 2) @ both).view(x.shape)
     grad_weight = (grad_queries @ flat.transpose(1, 2)).sum(0)
-    return (laid_out_as(x, grad_x), grad_weight.to(query_weight.dtype),
-            grad_queries.sum((0, 2)).to(query_bias.dtype))
+    return (laid_out_as(x, grad_x), laid_out_as(query_weight, grad_weight),
+            laid_out_as(query_bias, grad_queries.sum((0, 2))))
 
 
 def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:

@@ -212,8 +212,9 @@ def pool_queries_backward(grad_pooled: Tensor, grad_mean: Tensor, x: Tensor,
         of_bias.append(bias_sums.sum((0, 1)))
         start += r
     return (laid_out_as(given,
-                        grad_x), torch.cat(of_weight).to(query_weight.dtype),
-            torch.cat(of_bias).to(query_bias.dtype))
+                        grad_x), laid_out_as(query_weight,
+                                             torch.cat(of_weight)),
+            laid_out_as(query_bias, torch.cat(of_bias)))
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -225,11 +226,12 @@ def _dense(x: Tensor) -> Tensor:
 
 def _strides(x: Tensor) -> Tuple[int, int, int]:
     """Return those of images, channels and positions."""
-    return x.stride(0), x.stride(1), 1 if x.is_contiguous() else x.stride(3)
+    # not x.stride(3): a dimension of size 1 can have any
+    return x.stride(0), x.stride(1), 1 if x.is_contiguous() else x.shape[1]
 
 
 def _by_rows(weight: Tensor, bias: Tensor) -> Iterator[Tuple[Tensor, Tensor]]:
-    return zip(weight.contiguous().split(ROWS), bias.split(ROWS))
+    return zip(*(t.contiguous().split(ROWS) for t in (weight, bias)))
 
 
 def _division(x: Tensor) -> Tuple[int, int]:

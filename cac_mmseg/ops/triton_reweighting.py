@@ -351,7 +351,7 @@ def reweight_backward(grad: Tensor, x: Tensor, kernels: Tensor,
             **shape)
     if kernels.shape[1] == 1:
         grad_kernels = grad_kernels.sum(1, keepdim=True)
-    return laid_out_as(given, grad_x), grad_kernels.to(kernels.dtype)
+    return laid_out_as(given, grad_x), laid_out_as(kernels, grad_kernels)
 
 
 def _lanes(size: int) -> int:
