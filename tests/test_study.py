@@ -22,9 +22,9 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from cac_mmseg.commands.study import plots, processes, report, results, times
-from cac_mmseg.commands.study.plan import (FOLDER, HEADS, PROTOCOLS, Run, plan,
-                                           settings)
+from cac_mmseg.commands.study import (plots, processes, report, results,
+                                      settings, times)
+from cac_mmseg.commands.study.plan import FOLDER, HEADS, PROTOCOLS, Run, plan
 from cac_mmseg.commands.study.processes import execute
 from cac_mmseg.commands.study.worker import PerImageIoU, to_channels_last
 from cac_mmseg.datasets import CamVidDataset
@@ -227,7 +227,7 @@ def test_heads_of_a_protocol_share_everything_else(protocol):
         shared = copy.deepcopy(base)
         shared.model.decode_head = head
         shared.randomness = run.config.randomness
-        assert settings(run.config) == settings(shared)
+        assert settings.settings(run.config) == settings.settings(shared)
         with torch.device('meta'):
             model = MODELS.build(run.config.model).eval()
             assert model.encode_decode(
@@ -307,10 +307,9 @@ def test_the_schedule_can_be_lengthened():
 def test_a_result_of_another_config_is_not_taken_for_this_one(tmp_path):
     run, = plan(['cac'], 1, tmp_path)
     run.result_file.parent.mkdir()
-    run.result_file.write_text(json.dumps(dict(settings=settings(run.config))))
-    # where files are does not matter
-    plan(['cac'], 1, tmp_path, options={'model.pretrained': 'other.pth'})
-    with pytest.raises(ValueError, match='another model:'):  # scratch does
+    run.result_file.write_text(
+        json.dumps(dict(settings=settings.settings(run.config))))
+    with pytest.raises(ValueError, match='another model, pretrained:'):
         plan(['cac'], 1, tmp_path, options={'model.pretrained': None})
     with pytest.raises(ValueError, match='train_dataloader, val_dataloader:'):
         plan(['cac'], 1, tmp_path, 'voc-animals-tune')
@@ -321,17 +320,56 @@ def test_a_result_of_another_config_is_not_taken_for_this_one(tmp_path):
             plan(['cac'], 1, tmp_path, options={key: value})
 
 
+@pytest.mark.parametrize('start_from', [
+    lambda path: {
+        'model.pretrained': path
+    },
+    lambda path: {
+        'load_from': path
+    },
+    lambda path: {
+        'model.backbone.init_cfg': dict(type='Pretrained', checkpoint=path)
+    },
+    lambda path: {
+        'model.decode_head.init_cfg':
+        [dict(type='Pretrained', checkpoint=path, prefix='decode_head.')]
+    },
+])
+def test_a_result_from_other_weights_is_not_taken_for_this_one(
+        start_from, tmp_path):
+    """What a file holds matters, where it is does not."""
+    paths = [tmp_path / name for name in ('a.pth', 'b.pth', 'same.pth')]
+    for path, content in zip(paths, (b'1', b'2', b'1')):
+        path.write_bytes(content)
+    first, second, same, url = (
+        start_from(str(name)) for name in (*paths, 'https://host/a.pth'))
+    run, = plan(['cac'], 1, tmp_path, options=first)
+    run.result_file.parent.mkdir()
+    run.result_file.write_text(
+        json.dumps(dict(settings=settings.settings(run.config))))
+    plan(['cac'], 1, tmp_path, options=same)
+    for other in (second, url):
+        with pytest.raises(ValueError, match='another pretrained:'):
+            plan(['cac'], 1, tmp_path, options=other)
+
+
 SHOWN = sorted(
     path for path in (ROOT / 'docs/study').iterdir() if path.is_dir())
 
 
 @pytest.mark.parametrize('folder', SHOWN, ids=lambda folder: folder.name)
-def test_the_results_in_the_docs_are_of_these_configs(folder, tmp_path):
+def test_the_results_in_the_docs_are_of_these_configs(folder, tmp_path,
+                                                      monkeypatch):
     protocol, iterations, batch = re.fullmatch(r'(.+?)-(\d+)(?:-batch(\d+))?',
                                                folder.name).groups()
     options = {'train_dataloader.batch_size': int(batch)} if batch else None
     files = {*folder.glob('*.json')}
     heads = sorted({file.name.rsplit('-seed', 1)[0] for file in files})
+    weights = re.search(r'SHA-256 starts with\s+`(\w{12})`',
+                        (ROOT / 'docs/study.md').read_text())[1]
+    monkeypatch.setattr(
+        settings, 'pretrained', lambda config: weights
+        if config.model.get('pretrained') else None)
     # fails for a result of another config
     runs = plan(
         heads,

@@ -3,15 +3,15 @@ import json
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Dict, Iterator, List, Optional, Sequence
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from ...utils.config import CONFIGS, load_config
 from ...utils.errors import UserError
+from .settings import settings
 
 FOLDER = CONFIGS / 'study'
 HEADS = sorted(path.stem for path in FOLDER.glob('*.py'))
@@ -22,14 +22,6 @@ PROTOCOLS = sorted({path.stem
                    {'light', 'full'})
 # names the protocol that the heads' configs inherit from
 VARIABLE = 'CAC_STUDY_PROTOCOL'
-# the parts of a config that the result depends on
-SETTINGS = ('model', 'train_dataloader', 'val_dataloader', 'optim_wrapper',
-            'param_scheduler', 'train_cfg', 'randomness')
-# what of their values it does not depend on: where files are
-LOCATIONS = dict(
-    data_root=lambda path: None,
-    ann_file=lambda path: Path(path).name,
-    pretrained=lambda path: path is not None)
 
 
 @dataclass(frozen=True)
@@ -140,27 +132,6 @@ def _protocol(name: str) -> Iterator[None]:
         del os.environ[VARIABLE]
         if before is not None:
             os.environ[VARIABLE] = before
-
-
-def settings(config: Config) -> Dict[str, str]:
-    """Return a digest of each part of a config that the result depends on."""
-    parts = {key: _without_folders(config[key]) for key in SETTINGS}
-    return {
-        key: sha256(json.dumps(part).encode()).hexdigest()[:12]
-        for key, part in parts.items()
-    }
-
-
-def _without_folders(part: Any) -> Any:
-    """Replace what :data:`LOCATIONS` names by what the result depends on."""
-    if isinstance(part, dict):
-        return {
-            key: LOCATIONS.get(key, _without_folders)(value)
-            for key, value in sorted(part.items())
-        }
-    if isinstance(part, (list, tuple)):
-        return [_without_folders(value) for value in part]
-    return part
 
 
 def _check_same(run: Run) -> None:

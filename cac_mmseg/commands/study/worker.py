@@ -24,7 +24,7 @@ from ...utils.analysis import multiply_adds, saved_bytes
 from ...utils.config import load_config
 from ...utils.env import device_name, versions
 from ...utils.files import new_file
-from .plan import settings
+from .settings import settings
 
 
 @METRICS.register_module()
