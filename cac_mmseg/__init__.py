@@ -24,7 +24,7 @@ else:
     from .hooks import PredictionPictureHook, PreflightHook, WeightingMapsHook
     from .utils.config import config_path
 
-__version__ = '0.1.0'
+__version__ = '0.2.0.dev0'
 __all__ = [
     'CaCHead', 'CaCModule', 'CamVidDataset', 'ChannelAttentionModule',
     'CheckLabels', 'ContextShapesDataset', 'FCKernelModule',

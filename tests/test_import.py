@@ -96,5 +96,9 @@ assert not [name for name in names if 'getattr' in name], names
                          text=True,
                          timeout=120)
     assert run.returncode == 0, run.stderr
-    assert re.fullmatch(r'\d+\.\d+\.\d+\n', run.stdout)
+    # that of the changelog: an unreleased one is in development
+    version, unreleased = re.search(r'^## (\S+)( \(unreleased\))?$',
+                                    (ROOT / 'CHANGELOG.md').read_text(),
+                                    re.MULTILINE).groups()
+    assert run.stdout == version + '.dev0' * bool(unreleased) + '\n'
     assert 'Fail to import' not in run.stderr
