@@ -10,8 +10,9 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from .cac_module import CaCModule, predict_jointly
-from .utils.checks import (check_batch_norm, check_bool, check_feature_map,
-                           check_int, check_norm)
+from .utils.checks import (check_batch_norm, check_bool, check_dilations,
+                           check_feature_map, check_int, check_kernel_size,
+                           check_norm)
 from .utils.registry import resolve_module
 from .utils.state_dict import Versioned
 
@@ -63,6 +64,10 @@ class CaCHead(Versioned, BaseDecodeHead):
                  reweighting: Union[str, dict] = 'CaCModule',
                  **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        # whatever the re-weighting takes
+        check_kernel_size(kernel_size)
+        check_dilations(dilations)
+        check_bool('share_kernels', share_kernels)
         self.num_heads = check_int('num_heads', num_heads)
         self.global_pool = check_bool('global_pool', global_pool)
         if self.input_transform == 'multiple_select':
@@ -144,9 +149,8 @@ class CaCHead(Versioned, BaseDecodeHead):
         if self.dropout is not None:
             keep = self.dropout(keep)
         weight = weight * keep.flatten(1).unsqueeze(1)  # [b, k, c of all maps]
-        logits = sum(
-            part @ x.flatten(2)
-            for part, x in zip(weight.split(self.channels, 2), maps))
+        logits = sum(part @ x.flatten(2)
+                     for part, x in zip(weight.split(self.channels, 2), maps))
         return (logits + self.conv_seg.bias[:, None]).unflatten(2, (h, w))
 
 

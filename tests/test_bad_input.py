@@ -100,6 +100,21 @@ def test_a_bad_value_is_named(make, argument, value):
     assert str(wrong) in str(error.value)
 
 
+@pytest.mark.parametrize('module', [
+    'CaCModule', 'GAPKernelModule', 'ChannelAttentionModule', 'IdentityModule'
+])
+@pytest.mark.parametrize('argument, value', [
+    ('kernel_size', 4),
+    ('dilations', (1, 0)),
+    ('dilations', 3),
+    ('share_kernels', 1),
+])
+def test_a_head_names_its_bad_values_whatever_the_module_takes(
+        module, argument, value):
+    with pytest.raises((ValueError, TypeError), match=argument):
+        CaCHead(**HEAD, reweighting=module, **{argument: value})
+
+
 anything = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 9), st.floats(-3, 9),
     st.text(max_size=3), st.lists(st.integers(-1, 5), max_size=3),

@@ -136,6 +136,36 @@ def test_unknown_reweighting_is_named(value):
     assert repr(value) in str(info.value)
 
 
+def test_channels_of_a_reweighting_are_those_of_the_head():
+    with pytest.raises(ValueError, match="reweighting.*'in_channels': 3"):
+        CaCHead(
+            in_channels=6,
+            channels=8,
+            num_classes=3,
+            reweighting=dict(type='CaCModule', in_channels=3))
+
+
+@pytest.mark.parametrize('name, words', [
+    ('nowhere.Module', "No module named 'nowhere'"),
+    ('broken.Module', "No module named 'dependency'"),
+    ('broken.part.Module', "No module named 'dependency'"),
+    ('scope.Module', "No module named 'dependency'"),
+    ('failing.Module', 'ZeroDivisionError'),
+    ('torch.nn.NoModule', r"got 'torch.nn.NoModule'$"),
+    ('mmseg.NoModule', r"got 'mmseg.NoModule'$"),
+])
+def test_what_keeps_a_reweighting_from_importing_is_told(
+        name, words, tmp_path, monkeypatch):
+    (tmp_path / 'scope').mkdir()
+    for file, code in (('broken.py', 'import dependency'),
+                       ('failing.py', '1 / 0'), ('scope/__init__.py', ''),
+                       ('scope/registry.py', 'import dependency')):
+        (tmp_path / file).write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        CaCHead(in_channels=6, channels=8, num_classes=3, reweighting=name)
+
+
 @pytest.mark.parametrize('module', [GAPKernelModule, FCKernelModule])
 def test_arguments_are_checked_as_of_cac_module(module):
     with pytest.raises(ValueError, match='kernel_size'):
