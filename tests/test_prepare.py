@@ -3,6 +3,7 @@ import cv2
 import numpy as np
 import pytest
 from mmseg.datasets import PascalContextDataset
+from PIL import Image
 from scipy.io import savemat
 
 from cac_mmseg.__main__ import main
@@ -95,20 +96,58 @@ def test_masks_are_the_classes_of_the_names(official, capsys):
     assert f' {share:.2f} % ' in row
 
 
-def test_what_is_there_is_kept_and_what_is_broken_made_again(official, capsys):
+def cut_in_half(path):
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+
+
+def repaint(change):
+    """Write another image in the place of a mask."""
+
+    def write(path):
+        with Image.open(path) as image:
+            changed = change(image)
+        changed.save(path, 'PNG')
+
+    return write
+
+
+def set_value(image):
+    image.putpixel((0, 0), 60)
+    return image
+
+
+@pytest.mark.parametrize(
+    'spoil', [
+        lambda path: path.unlink(),
+        cut_in_half,
+        lambda path: path.write_bytes(path.read_bytes()[:40]),
+        lambda path: path.write_bytes(b''),
+        lambda path: path.write_bytes(b'no image'),
+        repaint(lambda image: image.convert('RGB')),
+        repaint(lambda image: image.convert('LA')),
+        repaint(lambda image: image.convert('I;16')),
+        repaint(lambda image: image.convert('1')),
+        repaint(lambda image: image.crop((0, 0, 9, 9))),
+        repaint(set_value),
+    ],
+    ids=[
+        'missing', 'half', 'header', 'empty', 'text', 'colour', 'alpha',
+        '16 bit', '1 bit', 'size', 'value'
+    ])
+def test_what_is_there_is_kept_and_what_is_broken_made_again(
+        spoil, official, capsys):
+    """By an interrupted run of another tool, say."""
     run(official)
     made = sorted(masks(official).iterdir())
     assert len(made) == 6
     before = [path.read_bytes() for path in made]
-    made[0].unlink()
-    made[1].write_bytes(made[1].read_bytes()[:40])  # cut off by another tool
-    made[2].write_text('no image')
-    times = [path.stat().st_mtime_ns for path in made[3:]]
+    spoil(made[0])
+    times = [path.stat().st_mtime_ns for path in made[1:]]
     capsys.readouterr()
     run(official)
-    assert '6 masks (3 of them kept)' in capsys.readouterr().out
+    assert '6 masks (5 of them kept)' in capsys.readouterr().out
     assert [path.read_bytes() for path in made] == before
-    assert [path.stat().st_mtime_ns for path in made[3:]] == times
+    assert [path.stat().st_mtime_ns for path in made[1:]] == times
 
 
 def break_cut(root, path):
@@ -177,10 +216,15 @@ def test_what_does_not_fit_is_named(official, capsys):
     assert "line 1 must be like '12: name'" in refuse(official, capsys)
     labels.write_text(text + '70000: too many\n')
     assert "line 460 must be like '12: name'" in refuse(official, capsys)
+    labels.write_bytes(text.encode('utf-16'))
+    assert 'labels.txt is no text in UTF-8' in refuse(official, capsys)
     labels.unlink()
     assert 'labels.txt is not a file' in refuse(official, capsys)
     labels.write_text(text)
-    (official / 'data/VOCdevkit/VOC2010/ImageSets/Main/val.txt').unlink()
+    listed = official / 'data/VOCdevkit/VOC2010/ImageSets/Main/val.txt'
+    listed.write_bytes(b'\xff\xfe')
+    assert 'val.txt is no text in UTF-8' in refuse(official, capsys)
+    listed.unlink()
     assert 'ImageSets/Main/val.txt' in refuse(official, capsys)
     for path in official.glob('trainval/*'):
         path.unlink()

@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all."""
+"""Text in UTF-8, and files that are written completely or not at all."""
 import os
 import tempfile
 from contextlib import contextmanager
@@ -27,6 +27,20 @@ def make_folder(path: Union[str, Path]) -> Path:
                         f'{error.strerror}') from error
     check_writable(path / 'file')
     return path
+
+
+def read_text(path: Union[str, Path]) -> str:
+    """Return the text of a file that a person gave, which is UTF-8.
+
+    Raises:
+        UserError: If it cannot be read, or is something else.
+    """
+    try:
+        return Path(path).read_text(encoding='utf-8')
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}') from error
+    except UnicodeDecodeError as error:
+        raise UserError(f'{path} is no text in UTF-8: {error}') from error
 
 
 @contextmanager

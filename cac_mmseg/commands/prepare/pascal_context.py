@@ -2,16 +2,16 @@
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence, Union
+from typing import Dict, List, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 from mmengine.utils import track_progress_rich
 from mmseg.datasets import PascalContextDataset
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from scipy.io import loadmat
 
 from ...utils.errors import MissingFileError, UserError
-from ...utils.files import make_folder, new_file
+from ...utils.files import make_folder, new_file, read_text
 
 # 'background', then 59 names
 CLASSES = PascalContextDataset.METAINFO['classes']
@@ -47,8 +47,7 @@ def read_labels(path: Union[str, Path]) -> Dict[int, str]:
         raise MissingFileError(f'--labels {path} is not a file: give the '
                                'labels.txt of PASCAL Context')
     names = {}
-    text = path.read_text(errors='replace')
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if line.strip():
             match = re.fullmatch(r'\s*(\d{1,4})\s*:\s*(.+?)\s*', line)
             if not match:
@@ -100,18 +99,14 @@ class Converter:
         target = self.masks / f'{mat.stem}.png'
         try:
             size = self._size(mat.stem)
-            mask = _read(target)
-            kept = mask.shape == size
-            if not kept:
-                self._convert(mat, target, size)
-                mask = _read(target)
-            counts = np.bincount(mask.ravel(), minlength=256)
-            if counts[len(CLASSES):].any():
-                raise ValueError(f'{target} has values above '
-                                 f'{len(CLASSES) - 1}: remove it')
+            mask = _read(target, size)
+            kept = mask is not None
+            if mask is None:
+                mask = self._convert(mat, target, size)
+            counts = np.bincount(mask.ravel(), minlength=len(CLASSES))
         except Exception as error:  # of scipy's and PIL's decoders, the disk
             return Mask(mat.stem, failure=f'{type(error).__name__}: {error}')
-        return Mask(mat.stem, counts[:len(CLASSES)].tolist(), kept)
+        return Mask(mat.stem, counts.tolist(), kept)
 
     def _size(self, name: str) -> tuple:
         path = self.images / f'{name}.jpg'
@@ -120,7 +115,7 @@ class Converter:
         with Image.open(path) as image:
             return image.height, image.width
 
-    def _convert(self, mat: Path, target: Path, size: tuple) -> None:
+    def _convert(self, mat: Path, target: Path, size: tuple) -> np.ndarray:
         labels = loadmat(mat).get('LabelMap')
         if labels is None:
             raise ValueError('it holds no LabelMap')
@@ -134,14 +129,23 @@ class Converter:
                              'does not name')
         with new_file(target) as file:
             Image.fromarray(mask).save(file)
+        return mask
 
 
-def _read(mask: Path) -> np.ndarray:
+def _read(path: Path, size: tuple) -> Optional[np.ndarray]:
+    """Return the mask that is there, None if it has to be made.
+
+    Another tool may have written it: in half, in colours, with other values.
+    """
     try:
-        with Image.open(mask) as image:
-            return np.array(image)
-    except (FileNotFoundError, UnidentifiedImageError):  # to be made
-        return np.empty((0, 0), np.uint8)
+        with Image.open(path) as image:
+            mask = np.array(image)
+    except Exception:  # of PIL's decoders
+        return None
+    if (mask.dtype != np.uint8 or mask.shape != size
+            or mask.max() >= len(CLASSES)):
+        return None
+    return mask
 
 
 def prepare_pascal_context(mat: Union[str, Path],
@@ -177,7 +181,7 @@ def prepare_pascal_context(mat: Union[str, Path],
                 f'--voc {voc} is not the folder VOC2010 of '
                 'VOCtrainval_03-May-2010.tar: it needs JPEGImages and '
                 f'ImageSets/Main/{split}.txt')
-        splits[split] = path.read_text().split()
+        splits[split] = read_text(path).split()
     masks = make_folder(voc / MASKS)
     lists = make_folder(voc / LISTS)
     found = track_progress_rich(
@@ -189,7 +193,9 @@ def prepare_pascal_context(mat: Union[str, Path],
     made = {mask.name for mask in found if not mask.failure}
     for split, names in splits.items():
         with new_file(lists / f'{split}.txt') as file:
-            file.write_text(''.join(f'{n}\n' for n in names if n in made))
+            file.write_text(
+                ''.join(f'{n}\n' for n in names if n in made),
+                encoding='utf-8')
     listed = {name for names in splits.values() for name in names}
     present = {path.stem for path in mats}
     return Report(
