@@ -178,6 +178,9 @@ def sandbox(tmp_path_factory):
                     rng.integers(0, 3, content, dtype=np.uint8))
     weights = dict(state_dict={'stem.0.weight': torch.zeros(1)})
     torch.save(weights, root / 'resnet50_v1c.pth')
+    init_default_scope('mmseg')
+    backbone = MODELS.build(dict(type='MobileNetV2'))
+    torch.save(backbone.state_dict(), root / 'mobilenet_v2.pth')
     return root
 
 

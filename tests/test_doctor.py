@@ -7,7 +7,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 import torch
 from conftest import ROOT
+from mmengine.registry import init_default_scope
 from mmengine.runner import checkpoint
+from mmseg.registry import MODELS
 from test_import import fake
 
 from cac_mmseg.__main__ import main
@@ -90,7 +92,8 @@ def test_two_mims_are_named(monkeypatch, capsys):
     (['backbone.stem.0.weight'], 0, 'is of a ResNetV1c'),
     (['conv1.weight', 'layer1.0.conv1.weight'
       ], 0, 'model.backbone.type=ResNet'),
-    (['fc.weight'], 1, 'is not of a ResNet: fc.weight'),
+    (['fc.weight'], 0, 'note  weights'),
+    (['fc.weight'], 0, '-> add --config CONFIG'),
 ])
 def test_a_file_of_weights_is_recognised(tmp_path, capsys, names, code, words):
     torch.save({name: torch.ones(1) for name in names}, tmp_path / 'w.pth')
@@ -102,6 +105,116 @@ def test_a_file_of_weights_is_recognised(tmp_path, capsys, names, code, words):
 def test_a_file_that_is_not_there_fails(tmp_path, capsys):
     code, out = run(capsys, '--weights', str(tmp_path / 'w.pth'))
     assert code == 1 and 'w.pth is not a file' in out
+
+
+SMALL = dict(
+    type='ResNet', depth=18, base_channels=8, norm_cfg=dict(type='BN'))
+SMALL_SWIN = dict(
+    type='SwinTransformer',
+    embed_dims=8,
+    depths=(1, 1, 1, 1),
+    num_heads=(1, 1, 1, 1))
+
+
+def fit(capsys, folder, backbone, change=dict, init_cfg=None):
+    """The report on a backbone's own weights, after a change."""
+    init_default_scope('mmseg')
+    weights = change(MODELS.build(backbone).state_dict())
+    torch.save(weights, folder / 'w.pth')
+    (folder / 'config.py').write_text(
+        f'model = dict(pretrained="open-mmlab://a", '
+        f'backbone=dict(init_cfg={init_cfg}, **{backbone}))')
+    code, out = run(capsys, '--weights', str(folder / 'w.pth'), '--config',
+                    str(folder / 'config.py'))
+    return code, out[out.index('weights: '):]
+
+
+def without(*names):
+    return lambda weights: {k: weights[k] for k in weights if k not in names}
+
+
+def named(prefix):
+    return lambda weights: {prefix + k: v for k, v in weights.items()}
+
+
+@pytest.mark.parametrize(
+    'change', [
+        dict,
+        lambda weights: dict(state_dict=weights, meta=dict(epoch=1)),
+        named('module.'),
+        without('bn1.num_batches_tracked'),
+        lambda weights: {
+            **weights, 'fc.weight': torch.ones(3, 3)
+        },
+        lambda weights: {
+            k: v.half()
+            for k, v in weights.items()
+        },
+    ],
+    ids=['plain', 'checkpoint', 'module', 'counter', 'classifier', 'half'])
+def test_a_file_fits_the_backbone_of_a_config(tmp_path, capsys, change):
+    code, out = fit(capsys, tmp_path, SMALL, change)
+    assert code == 0
+    assert 'w.pth fits 105 of 105 tensors of ResNet\n' in out
+
+
+@pytest.mark.parametrize('change, fits, words', [
+    (without('conv1.weight'), 104, 'no conv1.weight\n'),
+    (lambda weights: {
+        **weights, 'conv1.weight': torch.ones(8, 3, 3, 3)
+    }, 104, 'conv1.weight is (8, 3, 3, 3), not (64, 3, 7, 7)\n'),
+    (named('backbone.'), 0, 'prefix=backbone.\n'),
+    (named('encoder.'), 0, 'prefix=encoder.\n'),
+    (lambda weights: {
+        'a': torch.ones(1)
+    }, 0, ', ...\n'),
+])
+def test_what_does_not_fit_is_named(tmp_path, capsys, change, fits, words):
+    code, out = fit(capsys, tmp_path, SMALL, change)
+    assert code == 1
+    assert f'w.pth fits {fits} of 105 tensors of ResNet: ' in out
+    assert words in out
+
+
+def test_the_prefix_of_a_config_is_taken(tmp_path, capsys):
+    init_cfg = dict(type='Pretrained', checkpoint='a', prefix='backbone.')
+    arguments = capsys, tmp_path, SMALL
+    assert 'fits 105 of 105' in fit(*arguments, named('backbone.'),
+                                    init_cfg)[1]
+    code, out = fit(*arguments, named('other.'), init_cfg)
+    assert code == 1 and 'backbone. is not in the pretrained model' in out
+
+
+def test_classifiers_have_no_norm_of_each_stage(tmp_path, capsys):
+    code, out = fit(capsys, tmp_path, SMALL_SWIN,
+                    without('norm0.weight', 'norm0.bias'))
+    assert code == 0 and 'as they are: norm0.weight, norm0.bias' in out
+    # which mmseg's own loader converts
+    code, out = fit(capsys, tmp_path, SMALL_SWIN, named('backbone.'))
+    assert code == 0 and 'tensors of SwinTransformer\n' in out
+
+
+@pytest.mark.parametrize('config, words', [
+    ('model = dict(type="A")', 'configures no model.backbone'),
+    ('model = dict(backbone=dict(depth=18))', 'configures no model.backbone'),
+    ('model = dict(backbone=dict(type="NoNet"))', 'cannot be built: KeyError'),
+    ('data = 3', 'configures no model'),
+])
+def test_a_config_without_a_backbone_is_told(tmp_path, capsys, config, words):
+    (tmp_path / 'config.py').write_text(config)
+    torch.save({'a': torch.ones(1)}, tmp_path / 'w.pth')
+    with pytest.raises(SystemExit, match='2'):
+        main([
+            'doctor', '--weights', f'{tmp_path}/w.pth', '--config',
+            f'{tmp_path}/config.py'
+        ])
+    assert words in capsys.readouterr().err
+
+
+def test_a_config_alone_is_told(capsys):
+    with pytest.raises(SystemExit, match='2'):
+        main(['doctor', '--config', 'cac_r50_cityscapes'])
+    assert '--config needs --weights FILE' in capsys.readouterr().err
 
 
 class Host(BaseHTTPRequestHandler):

@@ -5,8 +5,8 @@ classes, from the per-image label maps (.mat, 459 classes) and labels.txt of
 https://cs.stanford.edu/~roozbeh/pascal-context and the VOC 2010 images. Writes
 SegmentationClassContext/*.png (0: another class; 1 to 59: its classes) and
 ImageSets/SegmentationContext/{train,val}.txt into the VOC folder. What has
-been converted before is read, and kept if it is whole, of the size of its image
-and of these classes. Exit status 1 if files failed.
+been converted before is read, and kept if it is whole, of its image's size and
+of these classes. Exit status 1 if files failed.
 """
 import argparse
 import os

@@ -13,8 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Iterator, NamedTuple, Optional
 
-from ..utils.env import (DISTRIBUTIONS, ONEDL, OPENMMLAB, installed,
-                         require_stack)
+from ...utils.env import (DISTRIBUTIONS, ONEDL, OPENMMLAB, installed,
+                          require_stack)
+from ...utils.errors import UserError
 
 MIM = ('onedl-mim', 'openmim')
 WEIGHTS = 'resnet50_v1c'
@@ -29,11 +30,13 @@ class Finding(NamedTuple):
     fix: str = ''
 
 
-def examine(weights: Optional[str] = None) -> Iterator[Finding]:
+def examine(weights: Optional[str] = None,
+            config: Optional[str] = None) -> Iterator[Finding]:
     """Examine the installation, bottom up.
 
     Args:
         weights: A file of backbone weights to use in place of the network.
+        config: Whose backbone the file is compared with.
 
     Yields:
         A finding per subject; the first that fails may explain later ones.
@@ -48,7 +51,11 @@ def examine(weights: Optional[str] = None) -> Iterator[Finding]:
         return  # the rest needs it
     yield _mmcv_ops()
     yield _registry()
-    yield _file(weights) if weights else _host()
+    if weights:
+        from .weights import examine_weights
+        yield examine_weights(weights, config)
+    else:
+        yield _host()
 
 
 def _torch() -> Iterator[Finding]:
@@ -58,7 +65,7 @@ def _torch() -> Iterator[Finding]:
         yield Finding('FAIL', 'torch', f'cannot be imported: {error}',
                       'pip install torch')
         return
-    from ..ops.choice import why_not_triton
+    from ...ops.choice import why_not_triton
     build = f'for CUDA {torch.version.cuda}' if torch.version.cuda else \
         'for the CPU only'
     yield Finding('ok', 'torch', f'{torch.__version__}, built {build}')
@@ -120,9 +127,9 @@ def _mim() -> Finding:
 def _mmcv_ops() -> Finding:
     try:
         import_module('mmcv._ext')
-    except ImportError:
+    except ImportError as error:
         return Finding(
-            'note', 'mmcv.ops', 'no compiled operators',
+            'note', 'mmcv.ops', f'no compiled operators: {error}',
             'CaCHead needs none; heads such as PSAHead do, and then mmcv in '
             'place of mmcv-lite')
     return Finding('ok', 'mmcv.ops', 'compiled operators are there')
@@ -153,30 +160,8 @@ def _host() -> Finding:
         return Finding(
             'note', 'weights', f'{url} does not answer: {error}',
             'give a file: --cfg-options model.pretrained=FILE, and try it '
-            'with doctor --weights FILE; or train from scratch with '
-            'model.pretrained=None')
-
-
-def _file(path: str) -> Finding:
-    from ..utils.checkpoint import load_weights
-    try:
-        names = {*load_weights(path)['state_dict']}
-    except (FileNotFoundError, ImportError, ValueError) as error:
-        return Finding('FAIL', 'weights', str(error),
-                       'give weights of a ResNetV1c or a ResNet')
-    names = {name.removeprefix('backbone.') for name in names}
-    if 'stem.0.weight' in names:
-        return Finding('ok', 'weights', f'{path} is of a ResNetV1c')
-    if 'conv1.weight' in names and 'layer1.0.conv1.weight' in names:
-        return Finding(
-            'note', 'weights', f'{path} is of a plain ResNet',
-            'add --cfg-options model.backbone.type=ResNet, and '
-            'model.backbone.style=caffe if the stride of a bottleneck is on '
-            'its first convolution')
-    return Finding(
-        'FAIL', 'weights', f'{path} is not of a ResNet: '
-        f'{", ".join(sorted(names)[:3])}, ...',
-        'give weights of a ResNetV1c or a ResNet')
+            'with doctor --weights FILE --config CONFIG; or train from '
+            'scratch with model.pretrained=None')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -186,12 +171,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='FILE',
         help='a local file of backbone weights to check, in place of the '
         'network')
+    parser.add_argument(
+        '--config',
+        help='compare the file with the backbone of this config, a path or a '
+        'name')
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the findings, and exit with 1 if one of them is a failure."""
+    """Print the findings, and exit with 1 if one of them is a failure.
+
+    Raises:
+        FileNotFoundError, ValueError: If the config does not fit.
+    """
+    if arguments.config and not arguments.weights:
+        raise UserError('--config needs --weights FILE, to compare it with')
     failed = False
-    for finding in examine(arguments.weights):
+    for finding in examine(arguments.weights, arguments.config):
         print(f'{finding.level:4}  {finding.subject}: {finding.detail}')
         if finding.fix:
             print(f'      -> {finding.fix}')
