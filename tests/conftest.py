@@ -10,19 +10,48 @@ import pytest
 # tensors are small: on a busy machine, threads would wait for each other; read
 # when torch is imported, and by the processes that tests start
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import core, settings  # noqa: E402
+from hypothesis.internal.conjecture import providers  # noqa: E402
 
 if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'  # read when Triton is imported
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'tests'))  # `from reference import ...`
-# inputs are fresh in every run; CAC_SEED=... repeats one that failed
-SEED = int(os.environ.get('CAC_SEED', random.SystemRandom().getrandbits(31)))
+# inputs are fresh in every run; CAC_SEED=... repeats one that failed. In the
+# environment, as pytest-xdist's workers and other processes read it there.
+SEED = int(
+    os.environ.setdefault('CAC_SEED',
+                          str(random.SystemRandom().getrandbits(31))))
+core.global_force_seed = SEED  # as --hypothesis-seed does
+settings.register_profile('seeded', database=None)
+settings.load_profile('seeded')
+# hypothesis draws constants of what is imported, which depends on other tests
+providers._get_local_constants = lambda: providers._local_constants
+
+
+def seed_generators() -> None:
+    random.seed(SEED)
+    np.random.seed(SEED)
+    torch.manual_seed(SEED)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef) -> None:
+    """What several tests share is the same after whichever test."""
+    if fixturedef.scope != 'function':
+        seed_generators()
 
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
-    torch.manual_seed(SEED)
+    seed_generators()
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(SEED)
 
 
 @pytest.fixture(scope='session')

@@ -5,7 +5,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 import torch
-from conftest import shown
+from conftest import SEED, shown
 from mmseg.apis import init_model
 from test_attribution import batch, make_model
 
@@ -26,7 +26,8 @@ def shares():
 
 
 def write(shares, size=(48, 64), **options):
-    image = np.random.default_rng().integers(0, 256, (*size, 3), np.uint8)
+    rng = np.random.default_rng(SEED)
+    image = rng.integers(0, 256, (*size, 3), np.uint8)
     return explorer('a <b>.png', image, image[::-1], shares, META, **options)
 
 

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from conftest import SEED
 from mmengine.config import Config
 from mmengine.runner import Runner
 from test_preflight import fails
@@ -100,15 +101,14 @@ def run(configs, folder, kills, seed=0):
 @pytest.mark.slow
 def test_killed_twenty_times_it_ends_with_the_same_weights(tmp_path, configs):
     _, expected = run(configs, tmp_path / 'whole', 0)
-    seed = torch.seed() % 2**31
-    output, weights = run(configs, tmp_path / 'killed', 20, seed)
+    output, weights = run(configs, tmp_path / 'killed', 20, SEED)
     resumed = [
         int(i) for i in re.findall(r'resumed epoch: 0, iter: (\d+)', output)
     ]
-    assert len(resumed) > 3 and resumed == sorted(resumed), (seed, resumed)
+    assert len(resumed) > 3 and resumed == sorted(resumed), resumed
     assert weights['meta']['iter'] == expected['meta']['iter'] == ITERATIONS
     for name, value in expected['state_dict'].items():
-        assert torch.equal(weights['state_dict'][name], value), (seed, name)
+        assert torch.equal(weights['state_dict'][name], value), name
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 import cv2
 import numpy as np
 import pytest
+from conftest import SEED
 from mmseg.datasets import PascalContextDataset
 from PIL import Image
 from scipy.io import savemat
@@ -17,7 +18,7 @@ SIZES = [(20, 30), (30, 20), (25, 25)]
 
 def write_official(root):
     """trainval/*.mat, labels.txt and a VOC2010 folder, six images."""
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(SEED)
     assert len(LABELS) == 459
     (root / 'labels.txt').write_text(''.join(
         f'{i}: {name}\n' for i, name in enumerate(LABELS, start=1)))

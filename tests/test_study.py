@@ -15,7 +15,7 @@ import fake_data
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, texts
+from conftest import ROOT, SEED, texts
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.evaluation import IoUMetric
@@ -38,16 +38,11 @@ SMALL = {
 }
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng()
-
-
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     """A folder with CamVid in its genuine layout, to run in."""
     root = tmp_path_factory.mktemp('study')
-    fake_data.camvid(root / 'data', np.random.default_rng())
+    fake_data.camvid(root / 'data', np.random.default_rng(SEED))
     return root
 
 
