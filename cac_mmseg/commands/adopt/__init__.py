@@ -1,13 +1,15 @@
 """``python -m cac_mmseg adopt``: CaCHead in a config that has another head.
 
 Writes a config of a few lines, which inherits from CONFIG and replaces its
-decode head by a CaCHead of the same classes, losses and norm. It reads what
-the old head read; of several feature maps that were not concatenated, those
-from stride 8 on. Two hooks come with it: one checks weights and labels before
-training, one draws predictions after validation. For a config in mmengine's
-new style, from which none inherits, it prints what to add. The model is built,
-trained for a step and tested on small random images first. Prints what the
-decode head costs, before and after.
+decode head by a CaCHead of the same classes. It reads the feature map, or the
+concatenated ones, that the old head read. Of several that this used one by
+one, it concatenates those of output stride 8 and above (of SegFormer's four,
+three), and of several of one size it reads the deepest. Losses and norm stay
+where CaCHead has them; each change is printed. Two hooks come with it: one
+checks weights and labels before training, one draws predictions after
+validation. For a config in mmengine's new style, from which none inherits, it
+prints what to add. The model is built, trained for a step and tested on small
+random images first. Prints what the decode head costs, before and after.
 """
 import argparse
 import os
