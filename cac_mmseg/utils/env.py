@@ -132,7 +132,7 @@ def device_name(device: 'torch.device') -> str:
         return torch.cuda.get_device_name(device)
     model = platform.processor() or platform.machine()
     try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
         model = next(
             line.split(':')[1].strip() for line in lines
             if line.startswith('model name'))

@@ -75,7 +75,7 @@ class Everything:
         """Write the table of a part as far as it is, and the page."""
         rows = self.tables[name]
         with new_file(self.out / f'{name}.csv') as file:
-            with file.open('w', newline='') as stream:
+            with file.open('w', newline='', encoding='utf-8') as stream:
                 writer = csv.DictWriter(stream, list(rows[0]))
                 writer.writeheader()
                 writer.writerows(rows)
@@ -84,7 +84,7 @@ class Everything:
     def write_page(self) -> None:
         """Write all tables in Markdown."""
         with new_file(self.out / 'benchmark.md') as file:
-            file.write_text(self.page())
+            file.write_text(self.page(), encoding='utf-8')
 
     def page(self) -> str:
         """Return all tables in Markdown."""

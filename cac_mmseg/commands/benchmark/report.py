@@ -80,7 +80,8 @@ class Report:
                     dict(
                         facts=self.facts, rows=self.rows,
                         skipped=self.skipped),
-                    indent=1) + '\n')
+                    indent=1) + '\n',
+                encoding='utf-8')
         if plot_file:
             self.plot(plot_file)
 

@@ -11,6 +11,7 @@ from mmengine.logging import MMLogger
 
 from ...utils.config import CONFIGS, load_config
 from ...utils.errors import UserError
+from ...utils.files import read_text
 from .settings import settings
 
 FOLDER = CONFIGS / 'study'
@@ -141,7 +142,7 @@ def _check_same(run: Run) -> None:
             raise UserError(f'{run.folder} is not of a study, and would be '
                             'overwritten: give another --out')
         return
-    there = json.loads(run.result_file.read_text())['settings']
+    there = json.loads(read_text(run.result_file))['settings']
     asked = settings(run.config)
     different = [
         key for key in {

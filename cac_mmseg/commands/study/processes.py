@@ -100,7 +100,9 @@ def _run(run: Run, environment: Dict[str, str],
         str(run.folder),
         str(run.result_file)
     ]
-    with open(run.folder / 'log.txt', 'w') as log, subprocess.Popen(
+    with open(
+            run.folder / 'log.txt', 'w', encoding='utf-8'
+    ) as log, subprocess.Popen(
             line,
             stdin=subprocess.PIPE,  # closes with this process: the worker ends
             stdout=log,
@@ -127,7 +129,7 @@ def _iteration(run: Run) -> int:
     """Return the last iteration that a run has logged."""
     for log in run.folder.glob('work_dir/*/vis_data/scalars.json'):
         # the last line may be half written
-        for line in log.read_text().splitlines()[:-3:-1]:
+        for line in log.read_text(encoding='utf-8').splitlines()[:-3:-1]:
             try:
                 return json.loads(line)['step']
             except ValueError:
@@ -138,7 +140,7 @@ def _iteration(run: Run) -> int:
 def _outcome(run: Run) -> str:
     if not run.result_file.is_file():
         return f'failed, see {run.folder / "log.txt"}'
-    result = json.loads(run.result_file.read_text())
+    result = json.loads(run.result_file.read_text(encoding='utf-8'))
     return (f'mIoU {result["curve"][-1][1]:.2f}, '
             f'{result["seconds_per_iteration"]:.3f} s an iteration')
 

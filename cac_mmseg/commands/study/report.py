@@ -38,9 +38,9 @@ def publish(runs: Sequence[Run], out: Path, times: bool = False) -> None:
     summary = '\n'.join([table(heads), '', *_notes(heads)]) + '\n'
     print(summary)
     with new_file(out / 'results.csv') as file:
-        file.write_text(as_csv(heads))
+        file.write_text(as_csv(heads), encoding='utf-8')
     with new_file(out / 'summary.md') as file:
-        file.write_text(summary)
+        file.write_text(summary, encoding='utf-8')
     plots.draw_all(heads, runs, out)
     print(f'results: {out}')
 

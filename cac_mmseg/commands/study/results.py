@@ -6,6 +6,7 @@ import numpy as np
 from scipy import stats
 
 from ...utils.errors import UserError
+from ...utils.files import read_text
 from .plan import Run
 
 DRAWS = 10000
@@ -75,7 +76,7 @@ def read(runs: Sequence[Run],
     """
     results: Dict[str, List[dict]] = {}
     for run in runs:
-        result = json.loads(run.result_file.read_text())
+        result = json.loads(read_text(run.result_file))
         result = {
             **result, 'seed': run.seed,
             **(times or {}).get(run.head, {})

@@ -155,7 +155,8 @@ def main(folder: str, result_file: str) -> None:
     _end_with_parent()
     result = train(Path(folder))
     with new_file(result_file) as file:
-        file.write_text(json.dumps(result, separators=(',', ':')) + '\n')
+        file.write_text(
+            json.dumps(result, separators=(',', ':')) + '\n', encoding='utf-8')
 
 
 if __name__ == '__main__':
