@@ -9,6 +9,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
+from cac_mmseg import config_path
 from cac_mmseg.__main__ import main
 from cac_mmseg.commands.adopt.derive import choose_maps
 from cac_mmseg.utils.config import MMSEG_CONFIGS, load_config
@@ -63,17 +64,45 @@ def test_one_feature_map(tmp_path, monkeypatch, capsys):
                         'align_corners')
         })
     assert after.custom_imports.imports == ['math', 'cac_mmseg']
+    hooks = {
+        hook.type
+        for name, hook in after.default_hooks.items()
+        if name not in before.default_hooks
+    }
+    assert hooks == {'PreflightHook', 'PredictionPictureHook'}
     for key in before:
-        if key not in ('model', 'custom_imports'):
+        if key not in ('model', 'custom_imports', 'default_hooks'):
             assert after[key] == before[key]
     for key in before.model:
         if key != 'decode_head':
             assert after.model[key] == before.model[key]
-    rows = capsys.readouterr().out.splitlines()
+    out = capsys.readouterr().out
+    assert 'PreflightHook and PredictionPictureHook come with it' in out
+    assert out.endswith('mim train mmsegmentation cac_mine.py\n')
+    rows = out.splitlines()
     head = MODELS.build(ConfigDict(new, norm_cfg=dict(type='BN')))
     count = sum(p.numel() for p in head.parameters())
     assert any(
         row.startswith('| CaCHead') and f'{count:,}' in row for row in rows)
+
+
+def test_hooks_may_be_left_out_and_paths_have_spaces(tmp_path, monkeypatch,
+                                                     capsys):
+    folder = tmp_path / 'für mich'
+    folder.mkdir()
+    path = user_config(folder, 'fast_scnn_8xb4-160k_cityscapes-512x1024')
+    monkeypatch.chdir(tmp_path)
+    out = 'für mich/mit Kontext.py'
+    main(['adopt', str(path), '--no-hooks', '--out', out])
+    assert f"mim train mmsegmentation '{out}'" in capsys.readouterr().out
+    assert load_config(out).default_hooks == load_config(path).default_hooks
+    # what has them gets no second ones
+    (tmp_path / 'ours.py').write_text(
+        f"_base_ = '{config_path('cac_r50_cityscapes')}'\n{SMALL}"
+        "model = dict(decode_head=dict(_delete_=True, type='FCNHead', "
+        'in_channels=2048, channels=64, num_classes=19))\n')
+    main(['adopt', 'ours.py'])
+    assert 'default_hooks' not in (tmp_path / 'cac_ours.py').read_text()
 
 
 def test_cascade(tmp_path, monkeypatch, capsys):
@@ -171,15 +200,6 @@ def test_refused_in_one_line(name, tmp_path, monkeypatch, capsys):
     message = capsys.readouterr().err.splitlines()[-1]
     assert REFUSED[name] in message
     assert not [*tmp_path.iterdir()]
-
-
-def test_new_style_config_is_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / 'new.py').write_text(
-        'from cac_mmseg import CaCHead\nmodel = dict(type=CaCHead)\n')
-    with pytest.raises(SystemExit):
-        main(['adopt', 'new.py'])
-    assert "set model['decode_head'] in it" in capsys.readouterr().err
 
 
 def test_choice_of_feature_maps():

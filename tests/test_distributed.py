@@ -102,6 +102,38 @@ for (name, ours), other in zip(model.named_parameters(), alone.parameters()):
 sys.stdout.write(f'rank {rank} agrees\\n')
 '''
 
+# what one rank finds, all raise: none waits until a timeout
+AGREE = '''
+import sys
+from datetime import timedelta
+import torch.distributed as dist
+from cac_mmseg.hooks.preflight import agree
+from cac_mmseg.utils.checkpoint import _from_url
+
+dist.init_process_group('gloo', timeout=timedelta(seconds=60))
+rank = dist.get_rank()
+
+
+def fail_on(other):
+    if rank == other:
+        raise KeyError(f'found by rank {other}')
+
+
+for other, main_only in ((1, False), (0, False), (0, True)):
+    try:
+        agree(lambda: fail_on(other), main_only)
+    except (KeyError, ValueError) as error:
+        assert f'found by rank {other}' in str(error)
+    else:
+        raise AssertionError
+agree(lambda: None)
+try:
+    agree(lambda: _from_url('http://127.0.0.1:9/weights.pth'))
+except OSError as error:
+    assert 'refused' in str(error)
+sys.stdout.write(f'rank {rank} agrees\\n')
+'''
+
 
 def torchrun(script, ranks, *arguments, cwd, options=('--standalone', )):
     """Start ranks as a user does."""
@@ -139,6 +171,11 @@ def test_gradients_are_those_of_the_joined_batch(tmp_path, configs, ranks,
     config = configs / 'cac_r18_contextshapes.py'
     process = torchrun(GRADIENTS, ranks, config, norm, cwd=tmp_path)
     finish(process, *agreement(ranks))
+
+
+@pytest.mark.slow
+def test_what_one_rank_finds_is_raised_by_all(tmp_path):
+    finish(torchrun(AGREE, 3, cwd=tmp_path), *agreement(3))
 
 
 @pytest.mark.slow

@@ -103,6 +103,15 @@ def test_fine_tuning_may_leave_out_a_classifier(tmp_path, run):
     assert runner.message_hub.get_scalar('val/mIoU').current() >= 0
 
 
+def test_only_a_checkpoint_of_the_same_model_is_resumed(run):
+    """The optimizer's state goes by position: it would fail deep inside."""
+    run('train', 'fcn_r18_contextshapes')
+    with pytest.raises(ValueError, match='in [0-9]+ places') as error:
+        run('train', 'cac_r18_contextshapes', 'resume=yes')
+    assert 'Resume it with the config that it was' in str(error.value)
+    assert run('train', 'fcn_r18_contextshapes', 'resume=yes').iter == 2
+
+
 @pytest.mark.slow
 def test_mim_ends_with_the_same_message(tmp_path, configs):
     message = fails(

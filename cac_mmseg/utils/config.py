@@ -124,10 +124,15 @@ def with_type_names(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(with_type_names(part) for part in value)
     if isinstance(value, type):
-        registries = (MODELS, MODELS.parent)
-        return next((name for registry in registries
-                     for name, found in registry.module_dict.items()
-                     if found is value), value.__name__)
+        known = {**MODELS.parent.module_dict, **MODELS.module_dict}
+        # mmcv registers classes of its own under names of PyTorch's
+        for same in (lambda found: found is value,
+                     lambda found: found.__name__ == value.__name__):
+            name = next((name for name, found in known.items() if same(found)),
+                        None)
+            if name is not None:
+                return name
+        return value.__name__
     return value
 
 
