@@ -79,10 +79,13 @@ def test_the_brightest_place_is_the_largest_share(show, shares):
     rows = (height * (np.arange(h) + 0.5) / h).astype(int)
     columns = (width * (np.arange(w) + 0.5) / w).astype(int)
     colours = pixels[rows][:, columns, :3].reshape(-1, 3)
-    # dark is far from white; red is positive
-    assert colours.sum(1).argmin() == found['best']
-    red = colours[:, 0] > colours[:, 2]
     total = shares.total[row, column].flatten().numpy()
+    best = int(found['best'])
+    assert best == abs(total).argmax()
+    # dark is far from white, and equally far is not equally dark in red
+    alike = (total > 0) == (total[best] > 0)
+    assert colours[best].sum() == colours[alike].sum(1).min()
+    red = colours[:, 0] > colours[:, 2]  # positive
     clear = abs(total) > 0.01 * abs(total).max()
     assert (red == (total > 0))[clear].all()
 
