@@ -60,6 +60,34 @@ def test_imports_go_down(path):
     assert not above, f'{path} imports from {above}'
 
 
+def without_encoding(path):
+    """Lines that read or write text in the encoding of the locale."""
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if not isinstance(node, ast.Call) or 'encoding' in [
+                keyword.arg for keyword in node.keywords
+        ]:
+            continue
+        called = ast.unparse(node.func)
+        name = called.rpartition('.')[2]
+        if name in ('read_text', 'write_text') and '.' in called:
+            yield node.lineno
+        elif name == 'open' and called != 'Image.open':
+            # the mode is the second argument of open, the first of Path.open
+            modes = [ast.unparse(argument) for argument in node.args]
+            modes += [ast.unparse(keyword.value) for keyword in node.keywords]
+            if not any('b' in mode for mode in modes[called == 'open':]):
+                yield node.lineno
+
+
+@pytest.mark.parametrize(
+    'path',
+    [path for path in PACKAGE.rglob('*.py') if '.mim' not in path.parts],
+    ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_text_is_read_and_written_in_utf_8(path):
+    """Whatever the locale: a path can hold any letters."""
+    assert not [*without_encoding(path)]
+
+
 def test_the_root_is_the_method():
     names = {path.stem for path in PACKAGE.glob('*.py')}
     assert names == {'__init__', '__main__', *METHOD}
