@@ -6,6 +6,7 @@ test_check_data and test_prepare, command lines in test_commands. Here are the
 constructors, by a table and by fuzzing.
 """
 import ast
+import re
 
 import pytest
 import torch
@@ -191,9 +192,13 @@ def test_our_code_reads_no_pickle_unsafely():
                     assert 'LabelMap' in path.read_text()
     assert calls
     for call in calls:
-        assert any(
-            keyword.arg == 'weights_only' and keyword.value.value is True
-            for keyword in call.keywords)
+        given = {
+            keyword.arg: ast.unparse(keyword.value)
+            for keyword in call.keywords
+        }
+        # with the stand-in for pickle, nothing that is named is imported
+        assert given['weights_only'] == 'True' or given[
+            'pickle_module'] == '_inert_pickle(names)'
 
 
 @pytest.mark.parametrize('command', [
@@ -213,7 +218,9 @@ def test_commands_run_nothing_of_a_checkpoint(tmp_path, configs, command,
         main(command.format(config=config).split())
     assert int(end.value.code) in (1, 2)
     out, err = capsys.readouterr()
-    assert 'refusing to load evil.pth: unpickling would import' in out + err
+    assert re.search(
+        r'evil.pth .*(builtins.open|would import|holds no weights)',
+        out + err), out + err
     assert {path.name
             for path in tmp_path.iterdir()} == {'evil.pth', 'image.png'}
 

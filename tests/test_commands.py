@@ -39,7 +39,7 @@ ERRORS = [
     ('visualize config.py other.pth image.png --out out', 2,
      'other.pth does not belong to config.py'),
     ('visualize config.py weights.pth text.png --out new', 2,
-     'text.png cannot be read as an image'),
+     'text.png cannot be read: '),
     ('visualize config.py weights.pth image.png --out text.png', 2,
      'text.png cannot be made a folder'),
     ('visualize config.py weights.pth image.png --labels empty --out out', 2,
@@ -54,7 +54,7 @@ ERRORS = [
     ('explain config.py weights.pth image.png --out out --at 1 1 --against '
      'dog', 2, '--against must be one of background, tree'),
     ('explain config.py weights.pth image.png --out out --at 1 1 --class tree '
-     '--against tree', 2, "--against must be another class than that of the"),
+     '--against tree', 2, "--against must be another class than --class"),
     ('explain config.py weights.pth image.png --out out --mask gone.png', 2,
      '--mask gone.png is not a file'),
     ('explain config.py weights.pth image.png --out out --mask small.png', 2,

@@ -1,11 +1,11 @@
 """The configs of real data sets on their genuine layouts, through mim."""
 import copy
 import re
-from types import SimpleNamespace
 
 import cv2
 import fake_data
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmseg.registry import DATASETS
 from test_mim import mim, miou
 
-from cac_mmseg import PreflightHook
+from cac_mmseg.hooks.label_check import LabelCheck
 
 SMALL = '''
 _base_ = '{base}'
@@ -75,16 +75,20 @@ def test_a_label_out_of_range_names_its_file(tmp_path, configs, monkeypatch):
     cfg = Config.fromfile(write_config(tmp_path, configs, 'voc12'))
     init_default_scope('mmseg')
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    head = SimpleNamespace(
-        num_classes=cfg.model.decode_head.num_classes, ignore_index=255)
-    runner = SimpleNamespace(model=SimpleNamespace(decode_head=head))
+    model = torch.nn.Module()
+    model.decode_head = torch.nn.Module()
+    model.decode_head.num_classes = cfg.model.decode_head.num_classes
+    model.decode_head.ignore_index = 255
+    check = LabelCheck(model, dataset)
     for i in range(3):
         batch = pseudo_collate([dataset[i]])
         with pytest.raises(
                 ValueError,
                 match=rf'SegmentationClass/2007_00000{i}.png has the values '
-                r'\[77\], but labels are 0 to 20'):
-            PreflightHook().before_train_iter(runner, 0, batch)
+                r'77, but labels are 0 to 20'):
+            check.check_batch(batch)
+    with pytest.raises(ValueError, match='has the values 77'):
+        check.check_dataset()
 
 
 @pytest.mark.parametrize('name, missing', [

@@ -44,7 +44,7 @@ def test_by_default_the_largest_region_of_each_class():
 
 
 def test_a_pixel_asks_about_its_region():
-    (region, index), = ask(at=(3, 15))  # x, y
+    (region, index, _), = ask(at=(3, 15))  # x, y
     assert index == 2 and region.sum() == 16 and region[14, 2]
     (region, index, _), = ask(at=(3, 15), class_name='road')
     assert index == 1 and region.sum() == 16

@@ -135,7 +135,7 @@ def numbers(line):
 def test_printed_numbers_add_up_to_the_last_digit(show, shares, global_pool):
     if not global_pool:
         model = make_model(global_pool=False)
-        shares = attribute_pairs(model, batch(model))
+        shares = attribute_pairs(record(model, batch(model)))
     found = read(show(write(shares)), 4)
     assert [*found] == ['total', 'kernels'] + ['pooled'] * global_pool
     cells = shares.margin.numel()

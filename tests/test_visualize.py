@@ -150,7 +150,7 @@ def test_what_does_not_fit_is_named(files, configs, capsys):
     assert '1 label map missing' in refuse(files, capsys, image, '--labels',
                                            files / 'label')
     (files / 'label/0.png').write_text('no label map')
-    assert '0.jpg or its label map cannot be read' in refuse(
+    assert 'label/0.png cannot be read' in refuse(
         files, capsys, image, '--labels', files / 'label')
     cv2.imwrite(f'{files}/label/0.png', np.zeros((5, 5), np.uint8))
     assert 'is of the size (5, 5)' in refuse(files, capsys, image, '--labels',

@@ -36,7 +36,7 @@ class Network(nn.Module):
         self.model = model
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map (B, 3, H, W), normalised, to logits (B, classes, H, W)."""
+        """Map (B, C, H, W), normalised, to logits (B, classes, H, W)."""
         logits = self.model(image, mode='tensor')
         return F.interpolate(
             logits,
@@ -51,33 +51,43 @@ def build(config: Union[str, Path], checkpoint: Union[str, Path]) -> Network:
 
 
 @torch.no_grad()
-def export(network: nn.Module, out: Union[str, Path],
-           size: Tuple[int, int]) -> float:
+def export(network: nn.Module,
+           out: Union[str, Path],
+           size: Tuple[int, int],
+           channels: int = 3) -> float:
     """Write a network to a file, and compare what the file computes.
 
     Args:
-        network: Maps (B, 3, H, W) to (B, classes, H, W).
+        network: Maps (B, C, H, W) to (B, classes, H, W).
         out: A file that ends on ``.onnx`` or ``.pt2``.
         size: H and W of the image to export with.
+        channels: C.
 
     Returns:
         The largest difference from the network, of two other sizes and two
         batches.
 
     Raises:
-        UserError: As :func:`check_out`; if logits are not finite, or differ
-            by more than 1e-4 of the largest. No file is left behind.
+        UserError: As :func:`check_out`; if PyTorch cannot export it, or logits
+            are not finite, or differ by more than 1e-4 of the largest. No file
+            is left behind.
     """
     out = Path(out)
     check_out(out)
     write = _write_onnx if out.suffix == '.onnx' else _write_program
     h, w = size
     with new_file(out) as file:
-        predict = write(network, file, torch.randn(2, 3, h, w))
+        c = channels
+        try:
+            predict = write(network, file, torch.randn(2, c, h, w))
+        except Exception as error:  # of any module, of PyTorch's exporters
+            reason = ' '.join(str(error).split())[:300]
+            raise UserError(f'the model cannot be exported: '
+                            f'{type(error).__name__}: {reason}') from error
         try:
             return max(
                 compare(predict, network, torch.randn(shape))
-                for shape in ((1, 3, h + 40, w - 24), (3, 3, h // 2 + 16,
+                for shape in ((1, c, h + 40, w - 24), (3, c, h // 2 + 16,
                                                        w + 8)))
         except AssertionError as error:
             raise UserError(f'{out} is not written: {error}') from error
@@ -189,7 +199,9 @@ def run(arguments: argparse.Namespace) -> None:
     print(f'building {arguments.config}', flush=True)
     network = build(arguments.config, arguments.checkpoint)
     print(f'exporting and comparing {arguments.out}', flush=True)
-    difference = export(network, arguments.out, tuple(arguments.size))
+    backbone = network.model.cfg.model.backbone
+    difference = export(network, arguments.out, tuple(arguments.size),
+                        backbone.get('in_channels', 3))
     print(f'{arguments.out}: {Path(arguments.out).stat().st_size / 2**20:.1f} '
           f'MiB, logits within {difference:.1e} of the model at other sizes')
     for line in how_to_use(network.model):

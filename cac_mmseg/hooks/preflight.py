@@ -77,7 +77,8 @@ class PreflightHook(Hook):
                           batch_idx: int,
                           data_batch: Any = None) -> None:
         """Check the labels of a batch, which is still on the CPU."""
-        self.labels.check_batch(data_batch)
+        if self.labels is not None:
+            self.labels.check_batch(data_batch)
 
     def after_train(self, runner: Runner) -> None:
         # CheckpointHook, which comes later, reads what it publishes

@@ -1,4 +1,5 @@
 """Find the checkpoint to resume from after a run was interrupted."""
+import locale
 import logging
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ from ..utils.errors import UnsafeError, UserError
 from ..utils.files import new_file
 
 LAST = 'last_checkpoint'  # mmengine's: holds the path of the newest
+ENCODING = locale.getpreferredencoding(False)  # in which it is written
 
 
 def settle_last_checkpoint(work_dir: Union[str, Path]) -> Optional[Path]:
@@ -42,7 +44,7 @@ def settle_last_checkpoint(work_dir: Union[str, Path]) -> Optional[Path]:
             continue
         if path != _named(work_dir):
             with new_file(work_dir / LAST) as file:
-                file.write_text(str(path))
+                file.write_text(str(path), encoding=ENCODING)
             print_log(
                 f'{work_dir / LAST} named no intact checkpoint'
                 f'{"".join(f"; {error}" for error in errors)}: resuming '
@@ -82,7 +84,7 @@ def _candidates(work_dir: Path) -> List[Path]:
 def _named(work_dir: Path) -> Optional[Path]:
     """Return the path that the run noted, None if it cannot be read."""
     try:
-        name = (work_dir / LAST).read_text().strip()
+        name = (work_dir / LAST).read_text(encoding=ENCODING).strip()
     except (FileNotFoundError, UnicodeDecodeError):
         return None
     return Path(name) if name else None

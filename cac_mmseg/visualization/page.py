@@ -8,7 +8,7 @@ from mmseg.structures import SegDataSample
 from ..utils.errors import UserError
 from .canvas import classes_of
 from .context import capture_context, choose_channels
-from .draw import paint
+from .draw import displayable, paint
 from .draw_context import draw_context
 from .reader import label_map
 
@@ -25,7 +25,8 @@ def page(model: BaseSegmentor,
     Args:
         model: In evaluation mode.
         data: A batch of one image as a data loader gives it.
-        image: Of the sample, its bands in RGB order.
+        image: Of the sample, see
+            :func:`cac_mmseg.visualization.draw.displayable`.
         output: What the model predicts for it; its ground truth is drawn too
             if it has one.
         meta: ``classes`` and ``palette``.
@@ -39,7 +40,7 @@ def page(model: BaseSegmentor,
         ValueError: If a label map is not of the size of its image, or a
             channel is out of range.
     """
-    tiles, titles, labels = [image], ['image'], []
+    tiles, titles, labels = [displayable(image)], ['image'], []
     fields = dict(pred_sem_seg='prediction', gt_sem_seg='ground truth')
     for field, title in fields.items():
         if field in output:

@@ -13,6 +13,7 @@ from ...utils.config import build_datasets, dataset_configs
 from ...utils.errors import UserError
 from ...utils.labels import (KINDS, Fault, Target, count_values, find_faults,
                              single_class, stored_values, untrained, wraps)
+from ...utils.words import counted
 from ...visualization.reader import Reader, is_there
 from .settings import EVALUATED, contradictions, head_targets, metric_targets
 
@@ -173,7 +174,7 @@ def check(config: Config, split: str, workers: int = 1) -> Optional[Report]:
                                             and untrained(counts, targets))
         if split == 'train' and nothing:
             problems.append(Problem((SETTING, 0), nothing))
-        hints += _hints(dataset, counts, split)
+        hints += _hints(dataset, counts, split == 'train' and not faults)
     return Report(split, datasets, samples, problems, hints)
 
 
@@ -193,8 +194,12 @@ def _unpaired(dataset: BaseDataset) -> Iterator[Problem]:
                           os.path.join(labels, name), 'has no image')
 
 
-def _hints(dataset: BaseDataset, counts: Counter, split: str) -> Iterator[str]:
-    """Guess from the values whether reduce_zero_label is right."""
+def _hints(dataset: BaseDataset, counts: Counter,
+           absent: bool) -> Iterator[str]:
+    """Guess from the values whether reduce_zero_label is right.
+
+    With ``absent``, also name classes that do not occur.
+    """
     classes = dataset.metainfo.get('classes') or ()
     last = len(classes) - 1
     if last > 0 and not dataset.reduce_zero_label and counts[last + 1]:
@@ -203,8 +208,8 @@ def _hints(dataset: BaseDataset, counts: Counter, split: str) -> Iterator[str]:
     if dataset.reduce_zero_label and counts and not counts[last]:
         yield (f'no label is the last class, {classes[-1]!r}: if labels count '
                'from 0, reduce_zero_label=True shifts them by one')
-    absent = [name for i, name in zip(count(), classes) if not counts[i]]
-    if split == 'train' and counts and absent and last > 0:
-        few = ', '.join(map(repr, absent[:8]))
-        yield (f'of {len(absent)} classes there is no pixel: {few}' + ', ...' *
-               (len(absent) > 8))
+    missing = [name for i, name in zip(count(), classes) if not counts[i]]
+    if absent and counts and missing and last > 0:
+        few = ', '.join(map(repr, missing[:8])) + ', ...' * (len(missing) > 8)
+        number = counted(len(missing), 'class', 'classes')
+        yield f'no pixel of {number}: {few}'

@@ -10,6 +10,7 @@ from mmengine.dataset import BaseDataset
 from mmseg.registry import METRICS, MODELS
 
 from ...utils.labels import Target, targets_of
+from ...utils.words import counted
 
 EVALUATED = ('val', 'test')
 
@@ -42,7 +43,8 @@ def metric_targets(config: Config, split: str,
     targets = []
     for cfg in cfgs if isinstance(cfgs, (list, tuple)) else [cfgs]:
         try:
-            ignored = METRICS.build(cfg).ignore_index
+            # with a prefix, or mmengine would warn of none
+            ignored = METRICS.build({'prefix': split, **cfg}).ignore_index
         except Exception:  # of any metric: the one of depth ignores nothing
             continue
         targets.append(
@@ -68,8 +70,8 @@ def contradictions(config: Config, split: str, datasets: Sequence[BaseDataset],
         for head in heads:
             if head.classes != len(classes):
                 yield (f'{head.setting.partition(".")[0]}.num_classes is '
-                       f'{head.classes}, but the {name} has {len(classes)} '
-                       'classes')
+                       f'{head.classes}, but the {name} has '
+                       f'{counted(len(classes), "class", "classes")}')
         for transform in dataset.pipeline.transforms:
             asked = getattr(transform, 'reduce_zero_label', None)
             # None means that of the data set

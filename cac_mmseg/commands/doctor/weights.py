@@ -12,7 +12,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from ...utils.checkpoint import allow_log, load_weights
+from ...utils.checkpoint import load_weights, safe_loading
 from ...utils.config import find_config, load_config
 from ...utils.errors import UserError
 from . import Finding
@@ -73,7 +73,7 @@ def _fit(path: str, weights: Dict[str, Tensor], config: Config) -> Finding:
         value.data.fill_(float('nan'))
     try:
         # what a training does: some backbones convert names and shapes
-        with _quiet(), allow_log():
+        with _quiet(), safe_loading():
             backbone.init_weights()
     except Exception as error:  # of any backbone
         return Finding(
