@@ -6,7 +6,6 @@ test_check_data and test_prepare, command lines in test_commands. Here are the
 constructors, by a table and by fuzzing.
 """
 import ast
-import re
 
 import pytest
 import torch
@@ -218,9 +217,7 @@ def test_commands_run_nothing_of_a_checkpoint(tmp_path, configs, command,
         main(command.format(config=config).split())
     assert int(end.value.code) in (1, 2)
     out, err = capsys.readouterr()
-    assert re.search(
-        r'evil.pth .*(builtins.open|would import|holds no weights)',
-        out + err), out + err
+    assert 'refusing to load evil.pth: its weights are not' in out + err
     assert {path.name
             for path in tmp_path.iterdir()} == {'evil.pth', 'image.png'}
 
@@ -236,7 +233,8 @@ def test_a_checkpoint_cannot_reach_attributes(tmp_path, capsys):
     torch.save(dict(state_dict=Reach()), tmp_path / 'evil.pth')
     with pytest.raises(SystemExit):
         main(['publish', f'{tmp_path}/evil.pth', f'{tmp_path}/out.pth'])
-    assert 'evil.pth cannot be read as a checkpoint' in capsys.readouterr().err
+    assert 'evil.pth: its weights are not all tensors; reading it would ' \
+        'import builtins.getattr' in capsys.readouterr().err
 
 
 def test_pages_stay_in_their_folder(tmp_path, configs, monkeypatch):
