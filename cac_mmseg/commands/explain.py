@@ -22,7 +22,7 @@ from mmengine.utils import track_iter_progress
 from ..utils.checkpoint import load_model
 from ..utils.config import dataset_without_data, load_config
 from ..utils.errors import MissingFileError, UserError
-from ..utils.files import make_folder, new_file
+from ..utils.files import check_folder, make_folder, new_file
 from ..utils.options import at_least, device
 from ..utils.words import counted
 from ..visualization.attribution import STEPS, ContextShares, attribute_context
@@ -193,9 +193,10 @@ def run(arguments: argparse.Namespace) -> None:
     reader = Reader(dataset_without_data(load_config(arguments.config)))
     images = find_images(arguments.images, reader.suffixes[0])
     check_classes(arguments, reader.meta['classes'])
-    out = make_folder(arguments.out)
+    check_folder(arguments.out)
     model = load_model(arguments.config,
                        arguments.checkpoint).to(arguments.device)
+    out = make_folder(arguments.out)
     lines, skipped = [], []
     for path in track_iter_progress(images):
         sample = reader.read(path)

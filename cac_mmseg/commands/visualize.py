@@ -14,7 +14,7 @@ from mmengine.utils import track_iter_progress
 from ..utils.checkpoint import load_model
 from ..utils.config import dataset_without_data, load_config
 from ..utils.errors import MissingFileError, UserError
-from ..utils.files import make_folder
+from ..utils.files import check_folder, make_folder
 from ..utils.options import at_least, device
 from ..utils.words import counted
 from ..visualization.context import context_modules
@@ -83,8 +83,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise MissingFileError(
             f'{counted(len(missing), "label map")} missing: {missing[0]}' +
             ', ...' * (len(missing) > 1))
-    out = make_folder(arguments.out)
+    check_folder(arguments.out)
     model = load_model(arguments.config, checkpoint).to(arguments.device)
+    out = make_folder(arguments.out)
     if not checkpoint:
         print('no checkpoint is given: the weights are random')
     if not context_modules(model):

@@ -17,6 +17,19 @@ def check_writable(path: Union[str, Path]) -> Path:
     return folder
 
 
+def check_folder(path: Union[str, Path]) -> None:
+    """Check that a folder is there or can be made, without making it.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    path = Path(path).resolve()
+    there = next(p for p in (path, *path.parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(f'{path} cannot be made a folder: {there} is not a '
+                        'folder that you may write to')
+
+
 def make_folder(path: Union[str, Path]) -> Path:
     """Return a folder to write to, created if it is missing."""
     path = Path(path)
