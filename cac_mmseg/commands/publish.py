@@ -14,7 +14,7 @@ from typing import Union
 import torch
 
 from ..utils.checkpoint import load_weights
-from ..utils.files import new_file
+from ..utils.files import check_writable, new_file
 
 
 def publish(checkpoint: Union[str, Path], out: Union[str, Path]) -> Path:
@@ -33,8 +33,9 @@ def publish(checkpoint: Union[str, Path], out: Union[str, Path]) -> Path:
             :func:`cac_mmseg.utils.checkpoint.load_weights`, or the folder
             of out cannot be written to. No file is left behind.
     """
-    content = load_weights(checkpoint)
     out = Path(out)
+    check_writable(out)
+    content = load_weights(checkpoint)
     buffer = io.BytesIO()  # to a full disk, torch would fail deep inside
     torch.save(content, buffer)
     digest = hashlib.sha256(buffer.getbuffer()).hexdigest()[:8]

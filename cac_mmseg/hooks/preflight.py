@@ -189,8 +189,9 @@ def _check_weights(name: str, checkpoint: str) -> None:
         else:
             load_weights(checkpoint)
     except Exception as error:  # of urllib, pickle, zipfile, torch, ...
-        # the rest is advice on pickles
         first = (str(error).splitlines() or [''])[0]
+        if 'weights_only' in str(error):  # advice to load it unsafely
+            first = 'it names code to be run'
         message = f'{type(error).__name__}: {first}'
     if message is not None:
         raise RuntimeError(
