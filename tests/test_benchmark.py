@@ -227,6 +227,6 @@ def test_functions_take_turns():
     times = interleave(functions, 3, torch.device('cpu'))
     assert calls == ['a', 'b'] * 5  # the first two do not count
     assert len(times['a']) == len(times['b']) == 3
-    # of each round: not of the medians (1), the means (4) or the first (9)
+    # of each round: not of the medians or the first (9), nor of the means (4)
     assert ratio([9, 2, 49], [1, 1, 13]) == 49 / 13
     assert ratio([1, 8, 4], [1, 2, 4]) == 1
