@@ -3,6 +3,7 @@ import random
 import shutil
 import sys
 import venv
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import core, settings  # noqa: E402
-from hypothesis.internal.conjecture import providers  # noqa: E402
 
 if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'  # read when Triton is imported
@@ -27,8 +27,11 @@ SEED = int(
 core.global_force_seed = SEED  # as --hypothesis-seed does
 settings.register_profile('seeded', database=None)
 settings.load_profile('seeded')
-# hypothesis draws constants of what is imported, which depends on other tests
-providers._get_local_constants = lambda: providers._local_constants
+with suppress(ImportError):  # of another version of hypothesis
+    from hypothesis.internal.conjecture import providers
+
+    # it draws constants of what is imported, which depends on other tests
+    providers._get_local_constants = lambda: providers._local_constants
 
 
 def seed_generators() -> None:
