@@ -160,11 +160,16 @@ def has_plain_classifier(head: CaCHead) -> bool:
     Not where someone hooks, parametrizes, replaces or overrides a part of it.
     """
     conv, dropout = head.conv_seg, head.dropout
-    hooks = (conv._forward_hooks, conv._forward_pre_hooks,
-             conv._backward_hooks, conv._backward_pre_hooks)
+    hooks = [
+        getattr(module, name) for module in (conv, dropout)
+        if module is not None
+        for name in ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks',
+                     '_backward_pre_hooks')
+    ]
     return (inherits(head, BaseDecodeHead, 'cls_seg')
             and inherits(conv, nn.Conv2d, 'forward') and not any(hooks)
             and type(conv) is nn.Conv2d and conv.kernel_size == (1, 1)
+            and conv.stride == (1, 1) and conv.padding == (0, 0)
             and conv.groups == 1 and conv.bias is not None
             and (dropout is None or type(dropout) is nn.Dropout2d))
 

@@ -336,6 +336,11 @@ def wrap_forward(head):
     head.conv_seg.forward = lambda x: 2 * forward(x)
 
 
+def hook_dropout(head):
+    head.dropout = torch.nn.Dropout2d(1e-9)
+    head.dropout.register_forward_hook(lambda _, inputs, y: y.clamp(max=0.5))
+
+
 CHANGES = {
     'prune':
     lambda head: prune.l1_unstructured(head.conv_seg, 'weight', 0.5),
@@ -352,7 +357,12 @@ CHANGES = {
     'without bias':
     lambda head: head.conv_seg.register_parameter('bias', None),
     'replaced dropout':
-    lambda head: setattr(head, 'dropout', torch.nn.Hardtanh())
+    lambda head: setattr(head, 'dropout', torch.nn.Hardtanh()),
+    'hooked dropout':
+    hook_dropout,
+    'padded':
+    lambda head: setattr(head, 'conv_seg', torch.nn.Conv2d(
+        24, 5, 1, padding=1))
 }
 
 

@@ -2,13 +2,16 @@
 import os
 import random
 import re
+from types import SimpleNamespace
 
 import cv2
 import fake_data
 import numpy as np
 import pytest
 from mmcv.transforms import BaseTransform
-from mmseg.registry import TRANSFORMS
+from mmengine.config import Config
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import METRICS, TRANSFORMS
 
 from cac_mmseg.__main__ import main
 from cac_mmseg.commands import check_data
@@ -357,6 +360,50 @@ def test_findings_come_before_the_picture(check, tmp_path, monkeypatch):
     with pytest.raises(MemoryError):
         check('camvid', draws=True)
     assert 'is missing' in (tmp_path / 'report/problems.txt').read_text()
+
+
+def test_metrics_are_asked_and_not_built():
+    """CityscapesMetric empties its folder of results when it is gone."""
+
+    @METRICS.register_module(force=True)
+    class OutputMetric(IoUMetric):
+
+        def __init__(self, ignore_index=7, **kwargs):
+            raise AssertionError
+
+    for cfg, ignored in ((dict(type='OutputMetric'),
+                          [7]), (dict(type='OutputMetric', ignore_index=4),
+                                 [4]), (dict(type='DepthMetric'), []),
+                         ([dict(type='IoUMetric')], [255])):
+        dataset = SimpleNamespace(metainfo=dict(classes='ab'))
+        targets = settings.metric_targets(
+            Config(dict(val_evaluator=cfg)), 'val', dataset)
+        assert [target.ignored for target in targets] == ignored
+        assert all(target.classes == 2 for target in targets)
+
+
+@pytest.mark.parametrize('name', ['ade20k', 'voc12', 'pcontext60'])
+def test_labels_of_validation_are_read_behind_a_resize(check, tmp_path, name):
+    fake_data.make(tmp_path, name)
+    write_labels(tmp_path, lambda size: np.full(size, 200))
+    status, out = check(name)
+    assert status == 1 and 'val: 3 of 3 label maps have values that' in out
+    assert re.search(r'val: hint|\| no class .* 100.00 % .* 100.00 %',
+                     out), out
+
+
+def test_a_palette_may_be_an_array(check, tmp_path):
+    fake_data.make(tmp_path, 'camvid')
+    dataset = SimpleNamespace(
+        metainfo=dict(classes='ab', palette=np.zeros((2, 3))),
+        pipeline=SimpleNamespace(transforms=[]))
+    config = Config(dict(model=dict()))
+    assert not [*settings.contradictions(config, 'val', [dataset] * 2, [])]
+    other = SimpleNamespace(**vars(dataset))
+    other.metainfo = dict(classes='ab', palette=np.ones((2, 3)))
+    assert 'palette' in [
+        *settings.contradictions(config, 'val', [dataset, other], [])
+    ][0]
 
 
 @pytest.mark.parametrize('name', [

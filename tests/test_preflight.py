@@ -14,12 +14,14 @@ from mmengine.dataset import Compose, RepeatDataset
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
+from mmseg.models import FCNHead
 from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
 from test_mim import MIM, SHORT
 
 from cac_mmseg import CheckLabels, config_path
 from cac_mmseg.hooks.label_check import LabelCheck
+from cac_mmseg.hooks.preflight import _loads
 
 
 def fails(command, *arguments, cwd):
@@ -110,6 +112,24 @@ def test_only_a_checkpoint_of_the_same_model_is_resumed(run):
         run('train', 'cac_r18_contextshapes', 'resume=yes')
     assert 'Resume it with the config that it was' in str(error.value)
     assert run('train', 'fcn_r18_contextshapes', 'resume=yes').iter == 2
+
+
+def test_layouts_that_a_module_converts_are_resumed():
+
+    class Renamed(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.new = nn.Parameter(torch.zeros(2))
+
+        def _load_from_state_dict(self, state_dict, prefix, *args):
+            state_dict[f'{prefix}new'] = state_dict.pop(f'{prefix}old')
+            super()._load_from_state_dict(state_dict, prefix, *args)
+
+    weights = dict(old=torch.ones(2))
+    assert _loads(Renamed(), dict(state_dict=weights))
+    assert [*weights] == ['old']
+    assert not _loads(nn.Linear(1, 1), dict(state_dict=weights))
 
 
 @pytest.mark.slow
@@ -215,6 +235,56 @@ def test_the_head_says_which_label_is_ignored(ignored, values, words):
         step(values, model=model)
 
 
+def test_void_of_16_bits_is_ignored_as_it_was_meant(tmp_path):
+    """65535 becomes 255."""
+    path = str(tmp_path / 'a.png')
+    cv2.imwrite(path, np.array([[0, 65535]], np.uint16))
+    step([0, 255], path=path)
+    cv2.imwrite(path, np.array([[256, 65535]], np.uint16))
+    with pytest.raises(ValueError, match='holds the values 256$|values 256.'):
+        step([0, 255], path=path)
+
+
+@pytest.mark.parametrize('batch', [
+    dict(inputs=dict(sup=[1], unsup=[2]), data_samples=dict(sup=[1])),
+    dict(data_samples=None),
+    dict(inputs=[1]),
+    [1, 2],
+])
+def test_batches_of_other_trainings_are_left_alone(batch):
+    model = nn.Module()
+    model.decode_head = head()
+    LabelCheck(model, None).check_batch(batch)
+
+
+def test_labels_may_be_smaller_than_images():
+    """The loss resizes logits to the labels, if these are of one size."""
+    model = nn.Module()
+    model.decode_head = head()
+    samples = []
+    for _ in range(2):
+        samples.append(SegDataSample())
+        samples[-1].gt_sem_seg = PixelData(data=torch.zeros(1, 4, 4).long())
+    check = LabelCheck(model, None)
+    batch = dict(inputs=dict(rgb=1, depth=2), data_samples=samples)
+    check.check_batch(batch)
+    check.check_batch(dict(batch, inputs=[torch.zeros(3, 8, 8)] * 2))
+
+
+class EdgeHead(FCNHead):
+    """A head that makes targets of its own."""
+
+    def loss_by_feat(self, *args):
+        raise NotImplementedError
+
+
+def test_auxiliary_heads_with_targets_of_their_own_take_no_labels():
+    model = nn.Module()
+    model.decode_head = head(classes=9)
+    model.auxiliary_head = EdgeHead(4, 4, num_classes=2)
+    step([0, 8], model=model)
+
+
 @pytest.mark.parametrize('shape, words', [
     ((1, 2, 2), r'a.png is of the size \(2, 2\), its image of \(1, 2\)'),
     ((1, 2, 3), r'a.png is of the size'),
@@ -238,6 +308,7 @@ def test_values_beyond_a_byte_are_named(tmp_path):
 @pytest.mark.parametrize('size, divisor, pad, fails', [
     ((8, 8), None, 255, False),
     ((8, 8), None, 3, False),
+    ((1, 1), None, 4, False),
     ((8, 8), None, 4, True),
     ((1, 2), None, 4, False),
     (None, 2, 4, True),

@@ -79,6 +79,50 @@ def test_the_loading_part_ends_there(files, step):
     assert (state[2] == np.random.get_state()[1]).all()
 
 
+@pytest.mark.parametrize(
+    'step', [
+        dict(type='Resize', scale=(32, 24)),
+        dict(type='RandomFlip', prob=1.),
+    ],
+    ids=lambda step: step['type'])
+def test_labels_may_be_loaded_after_the_image_was_resized(files, step):
+    """As in mmseg's test pipelines; the image is that of before."""
+    data = dataset(files, 'LoadImageFromFile', step, 'LoadAnnotations',
+                   'Invert', 'PackSegInputs')
+    reader = Reader(data)
+    for _ in range(2):
+        sample = reader.load(data.get_data_info(0))
+        stored = cv2.imread(str(files / 'a_label.png'), 0)
+        assert (sample.labels == 2 - stored).all()
+        assert sample.image.shape == (12, 16, 3) and sample.rest == 1
+    size = (24, 32) if step['type'] == 'Resize' else (12, 16)
+    batch = reader.batch(sample)
+    assert batch['inputs'][0].shape[1:] == size
+    assert batch['data_samples'][0].gt_sem_seg.shape == (12, 16)
+
+
+def test_a_random_transform_changes_no_labels_in_place(files):
+    data = dataset(
+        files, *LOAD,
+        dict(
+            type='RandomCutOut',
+            prob=1.,
+            n_holes=3,
+            cutout_shape=(5, 5),
+            seg_fill_in=99), 'PackSegInputs')
+    sample = Reader(data).load(data.get_data_info(0))
+    assert sample.labels.max() < 3
+
+
+def test_a_wrapper_of_loaders_reads_images_without_labels(files):
+    data = dataset(
+        files,
+        dict(type='LoadOnce', transforms=[dict(type=name) for name in LOAD]),
+        'PackSegInputs')
+    sample = Reader(data).read(str(files / 'a.png'))
+    assert sample.labels is None and sample.image.shape == (12, 16, 3)
+
+
 def test_a_transform_that_changes_only_some_sizes_ends_it_for_those(files):
     picture = np.zeros((24, 32, 3), np.uint8)
     (files / 'b_a.png').write_bytes(cv2.imencode('.png', picture)[1].tobytes())

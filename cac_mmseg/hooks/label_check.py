@@ -7,6 +7,8 @@ import numpy as np
 import torch.nn as nn
 from mmengine.dataset import BaseDataset
 from mmengine.model import is_model_wrapper
+from torch import Tensor
+from torch.utils.data import Subset
 
 from ..utils.config import unwrapped
 from ..utils.errors import UserError
@@ -28,7 +30,8 @@ class LabelCheck:
     def __init__(self, model: nn.Module, dataset: Any) -> None:
         self.targets = targets_of(model)
         self.model = model.module if is_model_wrapper(model) else model
-        self.parts = [
+        # of a Subset, which samples are trained is not known here
+        self.parts = [] if isinstance(dataset, Subset) else [
             part for part in unwrapped(dataset)
             if isinstance(part, BaseDataset) and hasattr(part, 'pipeline')
         ]
@@ -53,20 +56,13 @@ class LabelCheck:
                     break
                 info = part.get_data_info(index)
                 try:
-                    sample = reader.load(info)
+                    batch = reader.batch(reader.load(info))
                 except UserError:
                     continue  # a training may skip it, or say what is wrong
-                if sample.labels is None:
-                    break
-                path = info.get('seg_map_path')
-                check_labels(
-                    sample.labels,
-                    self.targets,
-                    path,
-                    size=sample.image.shape[:2],
-                    stored=self._stored(path),
-                    reduced=bool(info.get('reduce_zero_label')))
-                counts += count_values(sample.labels)
+                self.check_batch(batch)
+                for sample in batch.get('data_samples', ()):
+                    if 'gt_sem_seg' in sample:
+                        counts += count_values(sample.gt_sem_seg.data.numpy())
         reason = untrained(counts, self.targets)
         if reason:
             raise ValueError(reason)
@@ -77,21 +73,26 @@ class LabelCheck:
         Raises:
             ValueError: Naming the file.
         """
-        if not self.targets:
-            return
-        for image, sample in zip(batch['inputs'], batch['data_samples']):
-            if 'gt_sem_seg' not in sample:
-                continue
+        samples = batch.get('data_samples') if isinstance(batch, dict) else ()
+        if not self.targets or not isinstance(samples, (list, tuple)):
+            return  # such as of a semi-supervised training
+        samples = [sample for sample in samples if 'gt_sem_seg' in sample]
+        # torch.stack takes maps of one size: those of another are named
+        shapes = Counter(sample.gt_sem_seg.shape for sample in samples)
+        sizes = None if len(shapes) < 2 else [
+            tuple(image.shape[-2:]) for image in batch['inputs']
+        ]
+        for i, sample in enumerate(samples):
             labels = sample.gt_sem_seg.data.numpy()
             path = sample.get('seg_map_path')
             check_labels(
                 labels[0] if labels.shape[0] == 1 else labels,
                 self.targets,
                 path,
-                size=tuple(image.shape[-2:]),
+                size=sizes and sizes[i],
                 stored=self._stored(path),
                 reduced=bool(sample.get('reduce_zero_label')))
-        self._check_padding(batch['inputs'])
+        self._check_padding(batch.get('inputs'))
 
     def _stored(self, path: Optional[str]) -> Optional[np.ndarray]:
         """Return what a file holds where that does not fit a byte."""
@@ -107,10 +108,12 @@ class LabelCheck:
         value = getattr(preprocessor, 'seg_pad_val', None)
         full = getattr(preprocessor, 'size', None)
         divisor = getattr(preprocessor, 'size_divisor', None) or 1
+        if value is None or not isinstance(images, (list, tuple, Tensor)):
+            return
         sizes = {tuple(image.shape[-2:]) for image in images}
-        padded = len(sizes) > 1 or full and sizes != {tuple(full)} or any(
-            side % divisor for size in sizes for side in size)
-        if value is None or not padded:
+        least = full or [max(sides) for sides in zip(*sizes)]
+        if not any(side < limit or not full and side % divisor
+                   for size in sizes for side, limit in zip(size, least)):
             return
         for target in self.targets:
             if not target.takes(np.array(value)):

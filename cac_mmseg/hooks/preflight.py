@@ -1,10 +1,12 @@
 """Checks of what would fail late, silently or deep inside."""
 from contextlib import ExitStack
+from copy import copy
 from typing import Any, Callable, Dict, List, Optional
 
 import torch.nn as nn
 from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -60,7 +62,7 @@ class PreflightHook(Hook):
         self.misfits = _misfits(runner.model.state_dict(),
                                 checkpoint.get('state_dict', checkpoint),
                                 resumed)
-        if resumed:
+        if resumed and not _loads(runner.model, checkpoint):
             self._refuse_misfits(
                 'Resume it with the config that it was trained with, or start '
                 'a new training from its weights: resume=False, load_from=FILE'
@@ -123,6 +125,22 @@ def agree(check: Callable[[], None], main_only: bool = False) -> None:
         raise UserError(f'on another rank: {message}')
 
 
+def _loads(model: nn.Module, checkpoint: dict) -> bool:
+    """Return whether a model takes all weights, and needs no more.
+
+    Modules may convert names and shapes of earlier versions themselves.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    weights = copy(checkpoint.get('state_dict', checkpoint))
+    for name in [*weights]:
+        weights[_unwrapped(name)] = weights.pop(name)
+    try:
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+    except RuntimeError:  # other shapes
+        return False
+    return not missing and not unexpected
+
+
 def _misfits(ours: Dict[str, Tensor], theirs: Dict[str, Tensor],
              resumed: bool) -> List[str]:
     """Return where a checkpoint's weights do not fit a model's.
@@ -132,10 +150,12 @@ def _misfits(ours: Dict[str, Tensor], theirs: Dict[str, Tensor],
     """
     shapes = {
         _unwrapped(name): tuple(value.shape)
-        for name, value in theirs.items()
+        for name, value in theirs.items() if isinstance(value, Tensor)
     }
     misfits, names = [], {_unwrapped(name) for name in ours}
     for name, value in ours.items():
+        if not isinstance(value, Tensor):
+            continue  # extra state
         name, shape = _unwrapped(name), tuple(value.shape)
         if name not in shapes:
             unused = name.startswith('auxiliary_head') or name.endswith(

@@ -28,15 +28,18 @@ def safe_loading() -> Iterator[None]:
     Outside of it OneDL's mmengine falls back to an unsafe load, the original
     mmengine raises, and both read what they download unsafely.
     """
-    loaders = {'': _from_file, ('http://', 'https://'): _from_url}
-    theirs = {'': load_from_local, ('http://', 'https://'): load_from_http}
+    ours = {load_from_local: _from_file, load_from_http: _from_url}
+    before = dict(CheckpointLoader._schemes)
     try:
-        for prefixes, loader in loaders.items():
-            CheckpointLoader.register_scheme(prefixes, loader, force=True)
+        for prefix, loader in before.items():
+            # a loader that someone registered stays
+            if loader in ours:
+                CheckpointLoader.register_scheme(
+                    prefix, ours[loader], force=True)
         yield
     finally:
-        for prefixes, loader in theirs.items():
-            CheckpointLoader.register_scheme(prefixes, loader, force=True)
+        for prefix, loader in before.items():
+            CheckpointLoader.register_scheme(prefix, loader, force=True)
 
 
 def _from_file(filename: str, map_location: Any = None) -> Dict[str, Any]:
@@ -78,6 +81,7 @@ def read_checkpoint(path: Union[str, Path],
         FileNotFoundError: If there is no such file.
         ValueError: If it is no checkpoint.
     """
+    path = os.path.expanduser(path)  # as mmengine does
     if not os.path.isfile(path):
         raise MissingFileError(f'{path} is not a file: give a checkpoint '
                                'such as work_dirs/NAME/iter_400.pth')
@@ -145,10 +149,11 @@ def _weights(path: Union[str, Path], content: Any,
              unknown: List[str]) -> Dict[str, Any]:
     if not isinstance(content, dict):
         content = dict(state_dict=content)
-    weights, meta = content.get('state_dict', content), content.get('meta')
-    if not isinstance(weights, dict) or not weights or not all(
-            isinstance(value, torch.Tensor) and name is not StandIn
-            for name, value in weights.items()):
+    meta = content.get('meta')
+    # mmengine's, that of the authors of Swin and MAE, and a plain state dict
+    candidates = [content.get(key, None) for key in ('state_dict', 'model')]
+    weights = next(filter(_are_weights, [*candidates, content]), None)
+    if weights is None:
         if unknown:
             raise UserError(f'refusing to load {path}: its weights are not all'
                             ' tensors; reading it would import '
@@ -158,6 +163,12 @@ def _weights(path: Union[str, Path], content: Any,
                         f'{", ".join(map(str, [*content][:8]))}')
     meta = _plain_values(meta) if isinstance(meta, dict) else {}
     return dict(state_dict=weights, meta=meta)
+
+
+def _are_weights(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(
+        isinstance(weight, torch.Tensor) and name is not StandIn
+        for name, weight in value.items())
 
 
 def load_model(config: Union[str, Path],

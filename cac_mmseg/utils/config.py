@@ -6,6 +6,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 import mmseg
 from mmengine.config import Config, ConfigDict
+from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, MODELS
@@ -185,7 +186,7 @@ def unwrapped(dataset: Any) -> Iterator[BaseSegDataset]:
     """Yield the data sets that a wrapper, or several, repeat or join."""
     inner = getattr(dataset, 'datasets',
                     None) or [getattr(dataset, 'dataset', None)]
-    if inner[0] is None:
+    if isinstance(dataset, BaseDataset) or inner[0] is None:
         yield dataset
     else:
         for part in inner:

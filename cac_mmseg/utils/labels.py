@@ -8,11 +8,12 @@ import numpy as np
 import torch.nn as nn
 from mmengine.model import is_model_wrapper
 from mmseg.datasets.transforms import LoadAnnotations
-from mmseg.models.decode_heads import STDCHead
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from PIL import Image, UnidentifiedImageError
 
 # kinds of faults, the gravest first
 COLOUR, WRAPPED, SIZE, VALUES = range(4)
+LOSS = BaseDecodeHead.loss_by_feat
 MAX_COLOURS = 257  # of a picture that are kept: more are no classes
 
 
@@ -91,8 +92,12 @@ def find_faults(labels: np.ndarray,
     if size is not None and labels.shape != size:
         yield Fault(SIZE, f'is of the size {labels.shape}, its image of '
                     f'{size}')
-    if stored is not None and stored.ndim == 2 and stored.max(initial=0) > 255:
-        wrapped = np.unique(stored[stored > 255]).tolist()
+    wrapped = [] if stored is None or stored.ndim != 2 else [
+        value for value in np.unique(stored[stored > 255]).tolist()
+        # such as 65535, which becomes 255, and is ignored as it was meant
+        if any(value % 256 != target.ignored for target in targets)
+    ]
+    if wrapped:
         yield Fault(WRAPPED, f'holds {_listed(wrapped)}', tuple(wrapped))
         return  # what was read is not what was meant
     for target in targets:
@@ -165,7 +170,8 @@ def untrained(counts: Counter, targets: Sequence[Target]) -> Optional[str]:
         if len(taught) > 1 or not found:
             continue
         held = ' and '.join(map(str, found))
-        if taught and target.ignored in found and target.classes == 2:
+        if (taught and target.ignored in found and target.classes == 2
+                and target.ignored > 1):
             return (f'all labels are {held}, and {target.ignored} is ignored '
                     f'({target.setting}): class {1 - taught[0]} never occurs. '
                     f'Convert {target.ignored} to {1 - taught[0]}')
@@ -213,8 +219,10 @@ def targets_of(model: nn.Module) -> List[Target]:
             # K-Net's has its settings in the head that starts the iterations
             head = getattr(head, 'kernel_generate_head', head)
             classes = getattr(head, 'num_classes', None)
-            # the labels of an STDCHead are edges, which it finds itself
-            if isinstance(classes, int) and not isinstance(head, STDCHead):
+            loss = getattr(type(head), 'loss_by_feat', LOSS)
+            # others make targets of their own, such as the edges of STDCHead
+            if isinstance(classes, int) and (name == 'decode_head'
+                                             or loss is LOSS):
                 ignored = getattr(head, 'ignore_index', None)
                 # data sets ignore 255 where a loss needs no such value
                 targets.append(

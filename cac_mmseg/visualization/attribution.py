@@ -180,21 +180,18 @@ def _region_weights(region: Tensor, recording: Recording) -> Tensor:
 
     Upsampling the logits is linear: this is its transpose. (1, 1, h, w).
     """
-    logits, size = recording.logits, recording.data['inputs'][0].shape[1:]
+    logits, size = recording.logits, recording.inputs.shape[2:]
     if region.shape != size:
         raise UserError(f'region must be of the size {tuple(size)} that the '
                         f'model reads, got {tuple(region.shape)}')
     if not region.any():
         raise UserError('region must hold at least one position')
-    # the model may read a larger image, padded at the right and below
-    full = recording.inputs.shape[2:]
-    region = F.pad(region, (0, full[1] - size[1], 0, full[0] - size[0]))
     probe = logits.new_zeros(1, 1, *logits.shape[2:]).double()
     with torch.enable_grad():
         probe.requires_grad_()
         upsampled = F.interpolate(
             probe,
-            size=full,
+            size=size,
             mode='bilinear',
             align_corners=recording.model.align_corners)
         mean = upsampled[0, 0][region.to(logits.device)].mean()

@@ -208,10 +208,16 @@ def record(model: BaseSegmentor, data: dict) -> Recording:
 
     Raises:
         ValueError: If the model has no path of context, or one that is no
-            mean over positions.
+            mean over positions, or if it pads the image.
     """
     paths = find_paths(model)
     inputs = model.data_preprocessor(data, False)['inputs']
+    size, full = data['inputs'][0].shape[1:], inputs.shape[2:]
+    if size != full:
+        raise UserError(
+            f'the model pads the image of {tuple(size)} to {tuple(full)} '
+            '(data_preprocessor.test_cfg), and positions of the padding have '
+            'no place in the image: give images of a size that needs none')
     with torch.no_grad(), ExitStack() as stack:
         for path in paths:
             stack.enter_context(path.recording())

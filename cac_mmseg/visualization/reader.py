@@ -53,7 +53,8 @@ class Reader:
 
     def __init__(self, dataset: BaseDataset) -> None:
         self.transforms = dataset.pipeline.transforms
-        self.end = len(self.transforms)  # of the loading part, as known so far
+        # of the loading part, as far as samples have shown
+        self.end, self.known = len(self.transforms), False
         self.meta = dataset.metainfo
         self.suffixes = tuple(
             getattr(dataset, name, default)
@@ -68,31 +69,43 @@ class Reader:
     def load(self, info: dict) -> Sample:
         """Run the loading part on what a data set says of a sample.
 
+        Test pipelines load labels after they resized the image: there the
+        image is that of before, and transforms go on for the labels.
+
         Raises:
             UserError: If a transform or a decoder fails, naming the files.
         """
         results = dict(info, seg_fields=[])
-        path = str(info.get('img_path'))
+        path, label = str(info.get('img_path')), info.get('seg_map_path')
+        loaded = None  # for the rest of the pipeline, and where it starts
         try:
             with _random_state_kept():
                 for i, transform in enumerate(self.transforms[:self.end]):
-                    before = {
-                        **results, 'seg_fields': [*results['seg_fields']]
-                    }
+                    before = self._copied(results)
                     state = _random_state()
                     after = self._apply(transform, results)
                     if _random_state() != state or _is_other(before, after):
-                        results, self.end = before, i
-                        break
+                        loaded = loaded or (before, i)
+                        if ('gt_seg_map' in before or not label
+                                or 'img' not in after):
+                            results, self.end, self.known = before, i, True
+                            break
                     results = after
-            image = results['img']
+            loaded = loaded or (results, self.end)
+            image = loaded[0]['img']
         except Exception as error:  # of any transform and decoder
-            label = info.get('seg_map_path')
             raise UserError(
                 f'{path}{f" or {label}" if label else ""} cannot '
                 f'be read: {type(error).__name__}: {error}') from error
-        return Sample(path, image, results.get('gt_seg_map'), results,
-                      self.end)
+        return Sample(path, image, results.get('gt_seg_map'), *loaded)
+
+    def _copied(self, results: dict) -> dict:
+        """Return what a transform cannot change: some work in place."""
+        arrays = {} if self.known else {
+            key: results[key].copy()
+            for key in ARRAYS if key in results
+        }
+        return {**results, **arrays, 'seg_fields': [*results['seg_fields']]}
 
     def batch(self, sample: Sample) -> dict:
         """Return a batch of one sample, as a data loader gives it.
@@ -139,7 +152,11 @@ class Reader:
             except KeyError as error:
                 if error.args[0] not in LABEL_KEYS:
                     raise
-                return results
+                found = results
+                # a wrapper may load the image as well
+                nested = getattr(transform, 'transforms', ())
+                for part in getattr(nested, 'transforms', nested):
+                    found = self._apply(part, found)
         if found is None:  # as a data set skips a sample
             raise ValueError(f'{type(transform).__name__} finds it invalid')
         return found

@@ -83,7 +83,8 @@ def _of_palette(problems: List[Problem], report: Report) -> str:
         return f' ({few}{", ..." * (len(values) > 8)})' if values else ''
     if all(len({*colour}) == 1 for colour in values):
         return '; their three channels are equal: they are index maps'
-    palette = {*map(tuple, report.datasets[0].metainfo.get('palette') or ())}
+    palette = report.datasets[0].metainfo.get('palette')
+    palette = {*map(tuple, np.array(palette).tolist())}
     others = sorted(values - palette)
     if not values & palette:
         return '; their colours are not those of the palette'
