@@ -8,6 +8,7 @@ import cv2
 import fake_data
 import numpy as np
 import pytest
+import torch.nn as nn
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmseg.evaluation import IoUMetric
@@ -18,6 +19,7 @@ from cac_mmseg.commands import check_data
 from cac_mmseg.commands.check_data import settings
 from cac_mmseg.utils.config import (dataset_without_data, find_config,
                                     load_config)
+from cac_mmseg.utils.labels import targets_of
 
 ROOTS = dict(
     cityscapes=('data/cityscapes/leftImg8bit', 'data/cityscapes/gtFine'),
@@ -189,6 +191,14 @@ def classes(count, **head):
         ([255], classes(3), 'all labels are 255: no two classes'),
         ([0, 1], classes(1), 'num_classes=2 and out_channels=1'),
         ([0, 255], classes(1), 'num_classes=2 and out_channels=1'),
+        ([0, 1], classes(2, out_channels=1),
+         'one output channel and the softmax of several: set num_classes=2'),
+        ([0, 1],
+         classes(
+             2,
+             out_channels=1,
+             loss_decode=dict(type='CrossEntropyLoss',
+                              use_sigmoid=True)), None),
         ([0, 1], classes(2), None),
         ([0, 1, 255], classes(2), None),
         ([0, 255], classes(2, ignore_index=7) +
@@ -207,6 +217,18 @@ def test_labels_that_train_nothing_are_named(check, tmp_path, values, code,
         assert status == 0 and ' 0 problems' in out, out
     else:
         assert status == 1 and words in out, out
+
+
+def test_a_mask_of_validation_is_named(check, tmp_path):
+    """The metric ignores 255 as well: mIoU would be nan."""
+    rng = np.random.default_rng(0)
+    fake_data.make(tmp_path, 'camvid')
+    write_labels(tmp_path, lambda size: rng.choice([0, 1], size))
+    for path in tmp_path.glob('data/camvid/valannot/*.png'):
+        cv2.imwrite(str(path), 255 * cv2.imread(str(path), 0))
+    status, out = check('camvid', code=classes(2))
+    assert status == 1 and 'val: all labels are 0 and 255' in out, out
+    assert 'train: all' not in out
 
 
 def test_values_beyond_a_byte_are_named(check, tmp_path):
@@ -398,11 +420,13 @@ def test_a_palette_may_be_an_array(check, tmp_path):
         metainfo=dict(classes='ab', palette=np.zeros((2, 3))),
         pipeline=SimpleNamespace(transforms=[]))
     config = Config(dict(model=dict()))
-    assert not [*settings.contradictions(config, 'val', [dataset] * 2, [])]
+    assert not [
+        *settings.contradictions(config, 'val', [dataset] * 2, nn.Module())
+    ]
     other = SimpleNamespace(**vars(dataset))
     other.metainfo = dict(classes='ab', palette=np.ones((2, 3)))
     assert 'palette' in [
-        *settings.contradictions(config, 'val', [dataset, other], [])
+        *settings.contradictions(config, 'val', [dataset, other], nn.Module())
     ][0]
 
 
@@ -415,9 +439,9 @@ def test_heads_of_mmseg_take_the_labels_of_their_data(name):
     """Of K-Net the settings are nested; edges of STDC are no classes."""
     config = load_config(find_config(name)[0])
     dataset = dataset_without_data(config)
-    targets = settings.head_targets(config)
-    assert targets
-    assert not [*settings.contradictions(config, 'val', [dataset], targets)]
+    model = settings.build_heads(config)
+    assert targets_of(model)
+    assert not [*settings.contradictions(config, 'val', [dataset], model)]
 
 
 JOINED = '''

@@ -48,7 +48,6 @@ train_dataloader = dict(
 val_dataloader = None
 test_dataloader = dict(train_dataloader)
 test_evaluator = dict(type=IoUMetric)
-default_hooks = dict()
 '''
 
 

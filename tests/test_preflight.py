@@ -281,7 +281,7 @@ class EdgeHead(FCNHead):
 def test_auxiliary_heads_with_targets_of_their_own_take_no_labels():
     model = nn.Module()
     model.decode_head = head(classes=9)
-    model.auxiliary_head = EdgeHead(4, 4, num_classes=2)
+    model.auxiliary_head = EdgeHead(in_channels=4, channels=4, num_classes=2)
     step([0, 8], model=model)
 
 

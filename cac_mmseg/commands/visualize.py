@@ -15,6 +15,7 @@ from ..utils.checkpoint import load_model
 from ..utils.config import dataset_without_data, load_config
 from ..utils.errors import MissingFileError, UserError
 from ..utils.files import check_folder, make_folder
+from ..utils.labels import KINDS, find_faults
 from ..utils.options import at_least, device
 from ..utils.words import counted
 from ..visualization.context import context_modules
@@ -92,6 +93,11 @@ def run(arguments: argparse.Namespace) -> None:
         print('the model has no CaCModule: there are no weights to draw')
     for image in track_iter_progress(images):
         sample = reader.read(image, arguments.labels)
+        for fault in () if sample.labels is None else find_faults(
+                sample.labels, [], sample.image.shape[:2]):
+            path = reader.label_path(image, arguments.labels)
+            raise UserError(f'{path} {fault.detail}. '
+                            f'{KINDS[fault.kind].advice}')
         data = reader.batch(sample)
         with blamed_on(image):
             output = model.test_step(data)[0]

@@ -12,7 +12,7 @@ from torch.utils.data import Subset
 
 from ..utils.config import unwrapped
 from ..utils.errors import UserError
-from ..utils.labels import (check_labels, count_values, single_class,
+from ..utils.labels import (check_labels, count_values, head_faults,
                             stored_values, targets_of, untrained, wraps)
 from ..visualization.reader import Reader
 
@@ -45,9 +45,8 @@ class LabelCheck:
         Raises:
             ValueError: Naming the file, or what all have in common.
         """
-        reason = single_class(self.targets)
-        if reason:
-            raise ValueError(reason)
+        for fault in head_faults(self.model):
+            raise ValueError(fault)
         counts = Counter()
         for part in self.parts if self.targets else ():
             reader = Reader(part)
@@ -73,7 +72,8 @@ class LabelCheck:
         Raises:
             ValueError: Naming the file.
         """
-        samples = batch.get('data_samples') if isinstance(batch, dict) else ()
+        samples = batch.get('data_samples') if isinstance(batch,
+                                                          dict) else None
         if not self.targets or not isinstance(samples, (list, tuple)):
             return  # such as of a semi-supervised training
         samples = [sample for sample in samples if 'gt_sem_seg' in sample]

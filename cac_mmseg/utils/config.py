@@ -52,17 +52,16 @@ def find_config(name: str) -> Tuple[str, Optional[str]]:
     """
     if Path(name).is_file():
         return name, None
-    if Path(name).name != name:
-        raise UserError(f'{name} is not a file')
     ours = _configs()
     theirs = {
         path.stem: path
         for path in MMSEG_CONFIGS.glob('*/*.py')
         if path.parent.name != '_base_'
     }
-    stem = name.removesuffix('.py')
-    path = _by_name(stem, {**theirs, **ours})
-    return str(path), 'cac_mmseg' if stem in ours else 'mmseg'
+    known, stem = {**theirs, **ours}, name.removesuffix('.py')
+    if Path(name).name != name or name != stem and stem not in known:
+        raise UserError(f'{name} is not a file')
+    return str(_by_name(stem, known)), 'cac_mmseg' if stem in ours else 'mmseg'
 
 
 def _configs() -> Dict[str, Path]:
@@ -174,7 +173,8 @@ def _build_dataset(cfg: dict, split: str) -> BaseSegDataset:
         raise MissingFileError(
             f'the {split} data cannot be listed: '
             f'{str(error) or "a file or a folder is missing"}. '
-            f'Put them at data_root={cfg.get("data_root")!r}, or give '
+            f'Look at data_root={cfg.get("data_root")!r} and data_prefix='
+            f'{dict(cfg.get("data_prefix") or {})}, or give '
             f'--cfg-options {split}_dataloader.dataset.data_root=DIR'
         ) from error
     except Exception as error:  # of any data set and transform

@@ -9,6 +9,7 @@ import torch.nn as nn
 from mmengine.model import is_model_wrapper
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.losses import CrossEntropyLoss
 from PIL import Image, UnidentifiedImageError
 
 # kinds of faults, the gravest first
@@ -145,15 +146,38 @@ def count_values(labels: np.ndarray) -> Counter:
     return Counter(dict(zip(values.tolist(), counts.tolist())))
 
 
-def single_class(targets: Sequence[Target]) -> Optional[str]:
-    """Return why a head of one class learns nothing, None without one."""
-    for target in targets:
+def head_faults(model: nn.Module) -> Iterator[str]:
+    """Find heads that learn nothing from their labels, whatever these are."""
+    binary = ("num_classes=2 and out_channels=1, with loss_decode=dict(type='"
+              "CrossEntropyLoss', use_sigmoid=True)")
+    for target in targets_of(model):
         if target.classes == 1:
-            return (f'{target.setting.partition(".")[0]} has one class, which '
-                    'is told from nothing: name two, such as '
-                    "classes=('background', 'water'), and set num_classes=2 "
-                    "and out_channels=1, with loss_decode=dict(type='"
-                    "CrossEntropyLoss', use_sigmoid=True)")
+            yield (f'{target.setting.partition(".")[0]} has one class, and '
+                   'nothing to tell it from: name two, such as '
+                   f"classes=('background', 'water'), and set {binary}")
+    for name, head in _heads_of(model):
+        losses = getattr(head, 'loss_decode', None)
+        losses = losses if isinstance(losses, nn.ModuleList) else [losses]
+        if getattr(head, 'out_channels', None) == 1 and any(
+                isinstance(loss, CrossEntropyLoss)
+                and not (loss.use_sigmoid or loss.use_mask)
+                for loss in losses):
+            yield (f'{name} has one output channel and the softmax of several:'
+                   f' set {binary}')
+
+
+def unconverted_mask(counts: Counter,
+                     targets: Sequence[Target]) -> Optional[str]:
+    """Return what is wrong with masks such as of 0 and 255, or None."""
+    for target in targets:
+        found = sorted(counts)
+        taught = [i for i in found if i != target.ignored]
+        if (target.classes == 2 and len(taught) == 1
+                and target.ignored in found and target.ignored > 1):
+            return (f'all labels are {taught[0]} and {target.ignored}, and '
+                    f'{target.ignored} is ignored ({target.setting}): class '
+                    f'{1 - taught[0]} never occurs. Convert {target.ignored} '
+                    f'to {1 - taught[0]}')
     return None
 
 
@@ -166,16 +190,10 @@ def untrained(counts: Counter, targets: Sequence[Target]) -> Optional[str]:
     """
     for target in targets:
         found = sorted(counts)
-        taught = [i for i in found if i != target.ignored]
-        if len(taught) > 1 or not found:
-            continue
-        held = ' and '.join(map(str, found))
-        if (taught and target.ignored in found and target.classes == 2
-                and target.ignored > 1):
-            return (f'all labels are {held}, and {target.ignored} is ignored '
-                    f'({target.setting}): class {1 - taught[0]} never occurs. '
-                    f'Convert {target.ignored} to {1 - taught[0]}')
-        return (f'all labels are {held}: no two classes to tell apart, and '
+        if found and len([i for i in found if i != target.ignored]) < 2:
+            held = ' and '.join(map(str, found))
+            return unconverted_mask(counts, targets) or (
+                f'all labels are {held}: no two classes to tell apart, and '
                 'nothing is learned')
     return None
 
@@ -209,26 +227,29 @@ def wraps(transforms: Any) -> bool:
 
 def targets_of(model: nn.Module) -> List[Target]:
     """Return the heads of a model that take labels as classes."""
-    if is_model_wrapper(model):
-        model = model.module
     targets = []
+    for name, head in _heads_of(model):
+        # K-Net's has its settings in the head that starts the iterations
+        head = getattr(head, 'kernel_generate_head', head)
+        classes = getattr(head, 'num_classes', None)
+        loss = getattr(type(head), 'loss_by_feat', LOSS)
+        # others make targets of their own, such as the edges of STDCHead
+        if isinstance(classes, int) and (name == 'decode_head'
+                                         or loss is LOSS):
+            ignored = getattr(head, 'ignore_index', None)
+            # data sets ignore 255 where a loss needs no such value
+            targets.append(
+                Target(f'{name}.ignore_index', classes,
+                       255 if ignored is None else ignored))
+    return [*dict.fromkeys(targets)]
+
+
+def _heads_of(model: nn.Module) -> Iterator[Tuple[str, nn.Module]]:
+    model = model.module if is_model_wrapper(model) else model
     for name in ('decode_head', 'auxiliary_head'):
         heads = getattr(model, name, None)
-        heads = heads if isinstance(heads, nn.ModuleList) else [heads]
-        for head in heads:
-            # K-Net's has its settings in the head that starts the iterations
-            head = getattr(head, 'kernel_generate_head', head)
-            classes = getattr(head, 'num_classes', None)
-            loss = getattr(type(head), 'loss_by_feat', LOSS)
-            # others make targets of their own, such as the edges of STDCHead
-            if isinstance(classes, int) and (name == 'decode_head'
-                                             or loss is LOSS):
-                ignored = getattr(head, 'ignore_index', None)
-                # data sets ignore 255 where a loss needs no such value
-                targets.append(
-                    Target(f'{name}.ignore_index', classes,
-                           255 if ignored is None else ignored))
-    return [*dict.fromkeys(targets)]
+        for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
+            yield name, head
 
 
 def _listed(values: Sequence[int]) -> str:

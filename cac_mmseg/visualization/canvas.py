@@ -1,7 +1,9 @@
 """What all pictures share: type, colours and legend of classes."""
+import warnings
 from typing import List, Optional, Sequence, Union
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
@@ -10,9 +12,14 @@ from matplotlib.patches import Patch
 
 DPI = 100
 POINTS = 11  # the size of type
-STYLE = {'font.size': POINTS}
+# of class names in other scripts, where one is installed
+FONTS = {
+    'Noto Sans CJK SC', 'WenQuanYi Zen Hei', 'Microsoft YaHei', 'PingFang SC'
+} & {*font_manager.get_font_names()}
+STYLE = {'font.size': POINTS, 'font.family': ['DejaVu Sans', *sorted(FONTS)]}
 # names of files and classes may hold a $, which starts no formula
 NAMED = {**STYLE, 'text.parse_math': False}
+MISSING = 'Glyph .* missing from font'  # the picture shows which
 SIDE = 4.0  # inches, of an image in a row
 LINE = 1.5 * POINTS / 72  # inches, of the legend
 NO_CLASS = 'no class'  # pixels that are ignored, and values that are no class
@@ -90,8 +97,10 @@ class Legend:
 
 def text_width(text: str, points: float = POINTS) -> float:
     """Return the width of a text, in inches."""
-    width, _, _ = RendererAgg(1, 1, DPI).get_text_width_height_descent(
-        text, FontProperties(size=points), False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', MISSING)
+        width, _, _ = RendererAgg(1, 1, DPI).get_text_width_height_descent(
+            text, FontProperties(size=points), False)
     return width / DPI
 
 
@@ -115,5 +124,7 @@ def show(ax: Axes, tile: Optional[np.ndarray], **style: Union[str, float,
 def rendered(figure: Figure) -> np.ndarray:
     """Return a figure as a picture, (H, W, 3), uint8."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', MISSING)
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -37,18 +37,13 @@ def page(model: BaseSegmentor,
         The picture, (H, W, 3), uint8, RGB.
 
     Raises:
-        ValueError: If a label map is not of the size of its image, or a
-            channel is out of range.
+        ValueError: If a channel is out of range.
     """
     tiles, titles, labels = [displayable(image)], ['image'], []
     fields = dict(pred_sem_seg='prediction', gt_sem_seg='ground truth')
     for field, title in fields.items():
         if field in output:
             label = label_map(output.get(field))
-            if label.shape != image.shape[:2]:
-                raise UserError(
-                    f'the {title} of {output.img_path} is of the size '
-                    f'{label.shape}, not {image.shape[:2]}')
             tiles.append(paint(image, label, meta))
             titles.append(title)
             labels.append(label)

@@ -1,6 +1,7 @@
 """Read images and label maps as the pipeline of a data set does."""
 import os
 import random
+import re
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -34,9 +35,11 @@ class Sample(NamedTuple):
 
     @property
     def rgb(self) -> np.ndarray:
-        """The image, three bands in the order of RGB: mmcv loads BGR."""
-        colour = self.image.ndim == 3 and self.image.shape[2] == 3
-        return self.image[..., ::-1] if colour else self.image
+        """The image with red first: mmcv loads BGR, and with alpha BGRA."""
+        bands = self.image.shape[2] if self.image.ndim == 3 else 1
+        if bands == 3 or bands == 4 and self.image.dtype == np.uint8:
+            return self.image[..., [2, 1, 0, 3][:bands]]
+        return self.image
 
 
 class Reader:
@@ -94,9 +97,14 @@ class Reader:
             loaded = loaded or (results, self.end)
             image = loaded[0]['img']
         except Exception as error:  # of any transform and decoder
-            raise UserError(
-                f'{path}{f" or {label}" if label else ""} cannot '
-                f'be read: {type(error).__name__}: {error}') from error
+            # the file that was not loaded yet
+            blamed = path if 'img' not in results else label
+            if not blamed or 'gt_seg_map' in results:
+                blamed = f'{path} or {label}' if label else path
+            reason = re.sub('<_io.BytesIO[^>]*>', 'it',
+                            ' '.join(str(error).split()))
+            raise UserError(f'{blamed} cannot be read: '
+                            f'{type(error).__name__}: {reason}') from error
         return Sample(path, image, results.get('gt_seg_map'), *loaded)
 
     def _copied(self, results: dict) -> dict:
@@ -115,8 +123,9 @@ class Reader:
         """
         results = deepcopy(sample.results)  # some change arrays in place
         try:
-            for transform in self.transforms[sample.rest:]:
-                results = self._apply(transform, results)
+            with _random_state_kept():
+                for transform in self.transforms[sample.rest:]:
+                    results = self._apply(transform, results)
         except Exception as error:  # of any transform
             raise UserError(f'{sample.path} cannot be prepared for the model: '
                             f'{type(error).__name__}: {error}') from error

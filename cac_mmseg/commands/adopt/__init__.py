@@ -127,7 +127,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f'{costs(adoption, config)}\n')
     if not inherited:
         print(f"{path} is in mmengine's new style, which no config inherits "
-              'from. Add to its end:\n')
+              'from, so no file is written. Add to its end:\n')
         print(text_to_paste(adoption, config, arguments.hooks))
         return
     # a file of a package is not moved along with the config

@@ -67,10 +67,13 @@ def text_to_paste(adoption: Adoption, config: Config, hooks: bool) -> str:
         lines.append(f'model.pop({key!r}, None)' if value is
                      None else f'model[{key!r}] = {_source(value)}')
     added = missing_hooks(config) if hooks else {}
-    lines += [
-        f'default_hooks[{name!r}] = {_source(hook)}'
-        for name, hook in added.items()
-    ]
+    if added and 'default_hooks' not in config:
+        lines.append(f'default_hooks = {_source(added)}')
+    else:
+        lines += [
+            f'default_hooks[{name!r}] = {_source(hook)}'
+            for name, hook in added.items()
+        ]
     return _formatted('\n'.join(lines) + '\n')
 
 

@@ -12,10 +12,11 @@ from mmengine.utils import track_progress_rich
 from ...utils.config import build_datasets, dataset_configs
 from ...utils.errors import UserError
 from ...utils.labels import (KINDS, Fault, Target, count_values, find_faults,
-                             single_class, stored_values, untrained, wraps)
+                             stored_values, targets_of, unconverted_mask,
+                             untrained, wraps)
 from ...utils.words import counted
 from ...visualization.reader import Reader, is_there
-from .settings import EVALUATED, contradictions, head_targets, metric_targets
+from .settings import EVALUATED, build_heads, contradictions, metric_targets
 
 # of a problem, the gravest first; faults of labels come last but one
 SETTING, MISSING, UNREADABLE, LABEL, UNPAIRED = range(5)
@@ -145,15 +146,16 @@ def check(config: Config, split: str, workers: int = 1) -> Optional[Report]:
         return None
     # serialised, one without a sample cannot be built
     datasets = build_datasets(config, split, serialize_data=False)
-    heads = head_targets(config)
+    model = build_heads(config)
     problems = [
         Problem((SETTING, 0), line)
-        for line in contradictions(config, split, datasets, heads)
+        for line in contradictions(config, split, datasets, model)
     ]
     samples, hints = [], []
     for dataset in datasets:
-        targets = metric_targets(config, split,
-                                 dataset) if split in EVALUATED else heads
+        targets = metric_targets(
+            config, split,
+            dataset) if split in EVALUATED else targets_of(model)
         infos = [dataset.get_data_info(i) for i in range(len(dataset))]
         samples.append([])
         if not infos:
@@ -170,9 +172,9 @@ def check(config: Config, split: str, workers: int = 1) -> Optional[Report]:
         faults = [problem for s in found for problem in s.problems]
         problems += [*faults, *_unpaired(dataset)]
         counts = sum((s.counts for s in found if s.counts), Counter())
-        nothing = single_class(targets) or (not faults
-                                            and untrained(counts, targets))
-        if split == 'train' and nothing:
+        find = untrained if split == 'train' else unconverted_mask
+        nothing = None if faults else find(counts, targets)
+        if nothing:
             problems.append(Problem((SETTING, 0), nothing))
         hints += _hints(dataset, counts, split == 'train' and not faults)
     return Report(split, datasets, samples, problems, hints)
@@ -202,7 +204,8 @@ def _hints(dataset: BaseDataset, counts: Counter,
     """
     classes = dataset.metainfo.get('classes') or ()
     last = len(classes) - 1
-    if last > 0 and not dataset.reduce_zero_label and counts[last + 1]:
+    if last > 0 and not dataset.reduce_zero_label and counts[last + 1] and \
+            not counts[0]:
         yield (f'labels reach {last + 1}: if they count from 1, and 0 is to '
                'be ignored, set reduce_zero_label=True')
     if dataset.reduce_zero_label and counts and not counts[last]:

@@ -10,17 +10,16 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmseg.registry import METRICS, MODELS
 
-from ...utils.labels import Target, targets_of
+from ...utils.labels import Target, head_faults, targets_of
 from ...utils.words import counted
 
 EVALUATED = ('val', 'test')
 
 
-def head_targets(config: Config) -> List[Target]:
-    """Return the heads of a config that take labels as classes.
+def build_heads(config: Config) -> nn.Module:
+    """Build the heads of a config, without memory.
 
-    They are built, without memory, as what is not set in a config depends on
-    the class of the head.
+    What a config does not set depends on the class of the head.
     """
     model = nn.Module()
     for name in ('decode_head', 'auxiliary_head'):
@@ -33,7 +32,7 @@ def head_targets(config: Config) -> List[Target]:
             except Exception:  # of any head: training will say what is wrong
                 continue
         setattr(model, name, heads)
-    return targets_of(model)
+    return model
 
 
 def metric_targets(config: Config, split: str,
@@ -46,18 +45,32 @@ def metric_targets(config: Config, split: str,
         # not built: CityscapesMetric empties its folder of results
         metric = cfg.get('type')
         metric = METRICS.get(metric) if isinstance(metric, str) else metric
-        known = signature(metric).parameters if metric else {}
-        if 'ignore_index' not in known:
+        known = [
+            signature(base.__init__).parameters['ignore_index']
+            for base in getattr(metric, '__mro__', ())
+            if 'ignore_index' in signature(base.__init__).parameters
+        ]
+        if not known:
             continue  # such as that of depth
-        ignored = cfg.get('ignore_index', known['ignore_index'].default)
+        ignored = cfg.get('ignore_index', known[0].default)
         targets.append(
             Target(f'{split}_evaluator.ignore_index', classes, ignored))
     return targets
 
 
 def contradictions(config: Config, split: str, datasets: Sequence[BaseDataset],
-                   heads: Sequence[Target]) -> Iterator[str]:
-    """Find settings that contradict each other or a data set of the split."""
+                   model: nn.Module) -> Iterator[str]:
+    """Find settings that contradict each other or a data set of the split.
+
+    Args:
+        config: As read from a file.
+        split: 'train', 'val' or 'test'.
+        datasets: Of the split.
+        model: See :func:`build_heads`.
+    """
+    heads = targets_of(model)
+    if split == 'train':
+        yield from head_faults(model)
     first = datasets[0].metainfo
     for i, dataset in enumerate(datasets):
         name = f'{split} data set' + f' {i}' * (len(datasets) > 1)

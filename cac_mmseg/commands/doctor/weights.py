@@ -54,7 +54,8 @@ def _recognise(path: str, weights: Dict[str, Tensor]) -> Finding:
     if 'conv1.weight' in names and 'layer1.0.conv1.weight' in names:
         return Finding(
             'note', 'weights', f'{path} is of a plain ResNet',
-            f'add --cfg-options model.backbone.type=ResNet, and {STYLE}')
+            f'give mim train --cfg-options model.backbone.type=ResNet, and {STYLE}'
+        )
     return Finding('note', 'weights',
                    f'{path} is not of a ResNet: {_some(sorted(names))}',
                    'add --config CONFIG to compare it with a backbone')
@@ -123,12 +124,12 @@ def _fix(path: str, weights: Dict[str, Tensor], state: Dict[str,
     for key in weights:
         prefix = key.partition('.')[0]
         if key.removeprefix(f'{prefix}.') in state:  # of a whole model
-            return ('add --cfg-options model.pretrained=None '
+            return ('give mim train --cfg-options model.pretrained=None '
                     'model.backbone.init_cfg.type=Pretrained '
                     f'model.backbone.init_cfg.checkpoint={path} '
                     f'model.backbone.init_cfg.prefix={prefix}.')
     if 'stem.0.weight' in state and 'conv1.weight' in weights:
-        return f'add --cfg-options model.backbone.type=ResNet, and {STYLE}'
+        return f'give mim train --cfg-options model.backbone.type=ResNet, and {STYLE}'
     return 'give weights of that backbone'
 
 
