@@ -5,7 +5,6 @@ import numpy as np
 from mmseg.models import BaseSegmentor
 from mmseg.structures import SegDataSample
 
-from ..utils.errors import UserError
 from .canvas import classes_of
 from .context import capture_context, choose_channels
 from .draw import displayable, paint

@@ -54,7 +54,8 @@ def _recognise(path: str, weights: Dict[str, Tensor]) -> Finding:
     if 'conv1.weight' in names and 'layer1.0.conv1.weight' in names:
         return Finding(
             'note', 'weights', f'{path} is of a plain ResNet',
-            f'give mim train --cfg-options model.backbone.type=ResNet, and {STYLE}'
+            'give mim train --cfg-options model.backbone.type=ResNet, '
+            f'and {STYLE}'
         )
     return Finding('note', 'weights',
                    f'{path} is not of a ResNet: {_some(sorted(names))}',
@@ -129,7 +130,8 @@ def _fix(path: str, weights: Dict[str, Tensor], state: Dict[str,
                     f'model.backbone.init_cfg.checkpoint={path} '
                     f'model.backbone.init_cfg.prefix={prefix}.')
     if 'stem.0.weight' in state and 'conv1.weight' in weights:
-        return f'give mim train --cfg-options model.backbone.type=ResNet, and {STYLE}'
+        return 'give mim train --cfg-options model.backbone.type=ResNet, '
+            f'and {STYLE}'
     return 'give weights of that backbone'
 
 
