@@ -55,8 +55,7 @@ def _recognise(path: str, weights: Dict[str, Tensor]) -> Finding:
         return Finding(
             'note', 'weights', f'{path} is of a plain ResNet',
             'give mim train --cfg-options model.backbone.type=ResNet, '
-            f'and {STYLE}'
-        )
+            f'and {STYLE}')
     return Finding('note', 'weights',
                    f'{path} is not of a ResNet: {_some(sorted(names))}',
                    'add --config CONFIG to compare it with a backbone')
@@ -130,8 +129,8 @@ def _fix(path: str, weights: Dict[str, Tensor], state: Dict[str,
                     f'model.backbone.init_cfg.checkpoint={path} '
                     f'model.backbone.init_cfg.prefix={prefix}.')
     if 'stem.0.weight' in state and 'conv1.weight' in weights:
-        return 'give mim train --cfg-options model.backbone.type=ResNet, '
-            f'and {STYLE}'
+        return ('give mim train --cfg-options model.backbone.type=ResNet, '
+                f'and {STYLE}')
     return 'give weights of that backbone'
 
 
