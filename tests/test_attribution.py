@@ -162,7 +162,7 @@ def test_maps_of_several_sizes_are_added_position_by_position(monkeypatch):
         return maps[-1][1]
 
     monkeypatch.setattr(attribution, 'resize_shares', keep)
-    right = attribute_context(recording, make_region(), steps=64)
+    right = attribute_context(recording, make_region(), steps=24)
     assert {before.shape for before, _ in maps} == {(12, 16), (6, 8)}
     for before, after in maps:
         torch.testing.assert_close(after, cells(before, (12, 16)))
@@ -171,7 +171,7 @@ def test_maps_of_several_sizes_are_added_position_by_position(monkeypatch):
     monkeypatch.setattr(
         attribution, 'resize_shares', lambda shares, size: F.interpolate(
             shares[None, None], size=size)[0, 0])
-    wrong = attribute_context(recording, make_region(), steps=64)
+    wrong = attribute_context(recording, make_region(), steps=24)
     assert wrong.error > 10 * right.error
 
 

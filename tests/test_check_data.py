@@ -93,7 +93,7 @@ def drop_image(path, label):
 
 def cut_image(path, label):
     path.write_bytes(b'not an image')
-    return f'{path.name} or '
+    return f'{path.name} cannot be read: '
 
 
 def shrink_label(path, label):

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 
 # more than one test, so that each of two workers gets one
@@ -63,6 +64,7 @@ def run(folder, *options, **variables):
     return re.search(r'CAC_SEED=(\d+)', done.stdout)[1], drawn
 
 
+@pytest.mark.slow  # pytest, three times
 def test_the_seed_of_the_header_repeats_a_run(tmp_path):
     seed, drawn = run(tmp_path / 'first', '-n', '2')
     assert run(tmp_path / 'again', CAC_SEED=seed) == (seed, drawn)
