@@ -101,6 +101,16 @@ def test_labels_may_be_loaded_after_the_image_was_resized(files, step):
     assert batch['data_samples'][0].gt_sem_seg.shape == (12, 16)
 
 
+def test_an_image_without_labels_ends_nothing_for_others(files):
+    data = dataset(files, 'LoadImageFromFile',
+                   dict(type='Resize', scale=(32, 24)), 'LoadAnnotations',
+                   'PackSegInputs')
+    reader = Reader(data)
+    assert reader.read(str(files / 'a.png')).labels is None
+    assert reader.load(data.get_data_info(0)).labels.shape == (12, 16)
+    assert reader.read(str(files / 'a.png')).labels is None
+
+
 def test_a_random_transform_changes_no_labels_in_place(files):
     data = dataset(
         files, *LOAD,

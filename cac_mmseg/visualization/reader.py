@@ -91,7 +91,9 @@ class Reader:
                         loaded = loaded or (before, i)
                         if ('gt_seg_map' in before or not label
                                 or 'img' not in after):
-                            results, self.end, self.known = before, i, True
+                            results = before
+                            if label:  # others may have one, and go on
+                                self.end, self.known = i, True
                             break
                     results = after
             loaded = loaded or (results, self.end)
