@@ -1,4 +1,5 @@
 """Commands as users type them: help, and errors that leave nothing behind."""
+import pickle
 import resource
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import torch
 from mmseg.apis import init_model
 
 from cac_mmseg.__main__ import COMMANDS, main
+from cac_mmseg.commands import cost
+from cac_mmseg.utils.errors import MissingFileError, UserError
 
 # command line, exit status, words of the message
 ERRORS = [
@@ -206,3 +209,40 @@ def test_an_empty_data_set_is_told(folder, monkeypatch, capsys):
     status, output = call('check-data camvid.py --out report', capsys)
     assert status == 1
     assert 'the train data set is empty: no *.png in' in output
+
+
+@pytest.mark.parametrize('error', [ValueError, OSError, RuntimeError])
+def test_a_fault_of_ours_keeps_its_trace(monkeypatch, capsys, error):
+    """And asks for a report; it is no error of the user's."""
+
+    def fail(*_):
+        raise error('Number of rows must be a positive integer')
+
+    monkeypatch.setattr(cost, 'run', fail)
+    with pytest.raises(error, match='Number of rows'):
+        main(['cost'])
+    err = capsys.readouterr().err
+    assert 'Please report it' in err and 'usage:' not in err
+
+
+def test_what_a_user_can_mend_follows_the_usage_of_the_command(
+        monkeypatch, capsys):
+
+    def fail(*_):
+        raise UserError('mend this')
+
+    monkeypatch.setattr(cost, 'run', fail)
+    with pytest.raises(SystemExit) as end:
+        main(['cost'])
+    err = capsys.readouterr().err
+    assert end.value.code == 2
+    assert err.startswith('usage: python -m cac_mmseg cost ')
+    assert err.endswith('python -m cac_mmseg cost: error: mend this\n')
+
+
+def test_errors_go_to_other_processes():
+    """With their type and message; ranks and workers send them."""
+    for error in (UserError('a'), MissingFileError('b is not a file')):
+        copy = pickle.loads(pickle.dumps(error))
+        assert type(copy) is type(error) and str(copy) == str(error)
+    assert isinstance(MissingFileError('b'), FileNotFoundError)
