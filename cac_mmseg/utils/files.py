@@ -63,10 +63,16 @@ def new_file(path: Union[str, Path]) -> Iterator[Path]:
     After an error the new file is removed, and an earlier one stays.
 
     Raises:
-        ValueError: If the folder of ``path`` cannot be written to.
+        UserError: If ``path`` or its folder cannot be written to.
     """
     with tempfile.TemporaryDirectory(
             dir=check_writable(path), prefix='.cac_mmseg-') as folder:
         file = Path(folder, Path(path).name)
-        yield file
-        file.replace(path)
+        try:
+            yield file
+            file.replace(path)
+        except UserError:
+            raise
+        except OSError as error:  # of a full disk
+            raise UserError(f'{path} cannot be written: '
+                            f'{error.strerror or error}') from error
