@@ -271,6 +271,19 @@ def test_labels_may_be_smaller_than_images():
     check.check_batch(dict(batch, inputs=[torch.zeros(3, 8, 8)] * 2))
 
 
+def test_each_label_map_is_compared_with_its_own_image():
+    """Also behind an image without one."""
+    model = nn.Module()
+    model.decode_head = head()
+    samples, images = [SegDataSample()], [torch.zeros(3, 9, 9)]
+    for size in ((4, 5), (6, 7)):
+        samples.append(SegDataSample())
+        samples[-1].gt_sem_seg = PixelData(data=torch.zeros(1, *size).long())
+        images.append(torch.zeros(3, *size))
+    LabelCheck(model,
+               None).check_batch(dict(inputs=images, data_samples=samples))
+
+
 class EdgeHead(FCNHead):
     """A head that makes targets of its own."""
 

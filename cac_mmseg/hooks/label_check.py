@@ -76,20 +76,21 @@ class LabelCheck:
                                                           dict) else None
         if not self.targets or not isinstance(samples, (list, tuple)):
             return  # such as of a semi-supervised training
-        samples = [sample for sample in samples if 'gt_sem_seg' in sample]
         # torch.stack takes maps of one size: those of another are named
-        shapes = Counter(sample.gt_sem_seg.shape for sample in samples)
-        sizes = None if len(shapes) < 2 else [
+        shapes = {s.gt_sem_seg.shape for s in samples if 'gt_sem_seg' in s}
+        sizes = [None] * len(samples) if len(shapes) < 2 else [
             tuple(image.shape[-2:]) for image in batch['inputs']
         ]
-        for i, sample in enumerate(samples):
+        for size, sample in zip(sizes, samples):
+            if 'gt_sem_seg' not in sample:
+                continue
             labels = sample.gt_sem_seg.data.numpy()
             path = sample.get('seg_map_path')
             check_labels(
                 labels[0] if labels.shape[0] == 1 else labels,
                 self.targets,
                 path,
-                size=sizes and sizes[i],
+                size=size,
                 stored=self._stored(path),
                 reduced=bool(sample.get('reduce_zero_label')))
         self._check_padding(batch.get('inputs'))
