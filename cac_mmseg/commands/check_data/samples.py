@@ -1,7 +1,6 @@
 """Every sample of a data set, read as training does, and what is wrong."""
 import os
 from collections import Counter
-from itertools import count
 from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import mmengine.fileio as fileio
@@ -98,8 +97,8 @@ class Check:
             Problem((LABEL, fault.kind), *KINDS[fault.kind], label,
                     fault.detail, fault) for fault in faults
         ]
-        counted = Counter() if colour else count_values(sample.labels)
-        return Sample(image, label, problems, counted)
+        counts = Counter() if colour else count_values(sample.labels)
+        return Sample(image, label, problems, counts)
 
 
 class Report(NamedTuple):
@@ -211,7 +210,7 @@ def _hints(dataset: BaseDataset, counts: Counter,
     if dataset.reduce_zero_label and counts and not counts[last]:
         yield (f'no label is the last class, {classes[-1]!r}: if labels count '
                'from 0, reduce_zero_label=True shifts them by one')
-    missing = [name for i, name in zip(count(), classes) if not counts[i]]
+    missing = [name for i, name in enumerate(classes) if not counts[i]]
     if absent and counts and missing and last > 0:
         few = ', '.join(map(repr, missing[:8])) + ', ...' * (len(missing) > 8)
         number = counted(len(missing), 'class', 'classes')
