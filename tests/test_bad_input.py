@@ -202,7 +202,7 @@ def test_our_code_reads_no_pickle_unsafely():
 
 @pytest.mark.parametrize('command', [
     'publish evil.pth out.pth',
-    'export {config} evil.pth --out out.onnx',
+    'export {config} evil.pth --out out.pt2',
     'visualize {config} evil.pth image.png --out out',
     'doctor --weights evil.pth',
 ])
