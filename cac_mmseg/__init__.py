@@ -5,7 +5,7 @@ more than ``custom_imports = dict(imports=['cac_mmseg'])``.
 """
 import sys
 
-from .utils.env import require_stack
+from .stack.env import require_stack
 
 try:
     require_stack()
@@ -22,7 +22,7 @@ else:
     from .cac_module import CaCModule
     from .datasets import CamVidDataset, CheckLabels, ContextShapesDataset
     from .hooks import PredictionPictureHook, PreflightHook, WeightingMapsHook
-    from .utils.config import config_path
+    from .stack.config import config_path
 
 __version__ = '0.2.0.dev0'
 __all__ = [

@@ -8,14 +8,13 @@ import sys
 import warnings
 from importlib import import_module
 from types import ModuleType
-from typing import List, Optional
+from typing import Dict, List, Optional
 
-from .utils.env import require_stack
-from .utils.errors import UserError
+from .errors import UserError
+from .stack.env import require_stack
 
 COMMANDS = {
     'adopt': 'a config with CaCHead from one without',
-    'benchmark': 'time and memory of decode heads, and of the re-weighting',
     'check-data': 'the data sets of a config: what is missing or wrong',
     'cost': 'parameters, multiply-adds and saved activations',
     'doctor': 'what is installed, what is missing, how to fix it',
@@ -23,22 +22,31 @@ COMMANDS = {
     'export': 'a model as ONNX or as a PyTorch program',
     'prepare': 'a data set from its official files (PASCAL Context)',
     'publish': 'slim, safe weights from a checkpoint',
-    'study': 'decode heads side by side, trained under one protocol',
     'visualize': 'a page per image: prediction, weighting maps, kernels',
 }
 
 
-def main(argv: Optional[List[str]] = None) -> None:
-    """Parse the command line and run its command."""
+def main(argv: Optional[List[str]] = None,
+         program: str = 'cac_mmseg',
+         package: str = 'cac_mmseg.commands',
+         summaries: Dict[str, str] = COMMANDS) -> None:
+    """Parse the command line and run its command.
+
+    Args:
+        argv: Arguments, by default those of this process.
+        program: What is run with ``python -m``.
+        package: Where the commands are.
+        summaries: Of each command, a line for the help.
+    """
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
-        prog='python -m cac_mmseg', description='Tools of CaC-Net for mmseg.')
+        prog=f'python -m {program}', description='Tools of CaC-Net for mmseg.')
     commands = parser.add_subparsers(
         dest='command', required=True, metavar='COMMAND')
-    for name, summary in COMMANDS.items():
+    for name, summary in summaries.items():
         command = commands.add_parser(name, help=summary)
         if name in argv[:1]:
-            module = _load(name, parser)
+            module = _load(package, name, parser)
             command.description = module.__doc__
             command.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(command)
@@ -57,13 +65,14 @@ def main(argv: Optional[List[str]] = None) -> None:
         raise
 
 
-def _load(name: str, parser: argparse.ArgumentParser) -> ModuleType:
+def _load(package: str, name: str,
+          parser: argparse.ArgumentParser) -> ModuleType:
     if name != 'doctor':  # which runs without the stack
         try:
             require_stack()
         except ImportError as error:
             parser.error(str(error))
-    return import_module(f'.commands.{name.replace("-", "_")}', __package__)
+    return import_module(f'{package}.{name.replace("-", "_")}')
 
 
 if __name__ == '__main__':

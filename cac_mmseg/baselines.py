@@ -18,7 +18,7 @@ from mmseg.utils import OptMultiConfig
 from torch import Tensor
 
 from .cac_module import CaCModule
-from .utils.checks import check_feature_map, check_int
+from .checks import check_feature_map, check_int
 
 # 1 GiB in float32, and four times that in training with Adam
 MAX_PARAMETERS = 2**28

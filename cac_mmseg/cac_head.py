@@ -10,11 +10,11 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from .cac_module import CaCModule, predict_jointly
-from .utils.checks import (check_batch_norm, check_bool, check_dilations,
-                           check_feature_map, check_int, check_kernel_size,
-                           check_norm)
-from .utils.registry import resolve_module
-from .utils.state_dict import Versioned
+from .checks import (check_batch_norm, check_bool, check_dilations,
+                     check_feature_map, check_int, check_kernel_size,
+                     check_norm)
+from .registry import resolve_module
+from .state_dict import Versioned
 
 
 @MODELS.register_module()

@@ -8,12 +8,12 @@ from mmseg.registry import MODELS
 from mmseg.utils import ConfigType, OptMultiConfig
 from torch import Tensor
 
+from .checks import (check_batch_norm, check_bool, check_dilations,
+                     check_feature_map, check_int, check_kernel_size,
+                     check_norm)
 from .functional import predict_kernels, reweight
-from .utils.checks import (check_batch_norm, check_bool, check_dilations,
-                           check_feature_map, check_int, check_kernel_size,
-                           check_norm)
-from .utils.projection import Projection
-from .utils.state_dict import Versioned
+from .projection import Projection
+from .state_dict import Versioned
 
 # The mean over N positions has 1 / N^2 of the variance of the paper's sum, so
 # the usual eps of 1e-5 would shrink the kernels, whose variance starts near
@@ -99,9 +99,9 @@ class CaCModule(Versioned, BaseModule):
         return self.kernel_norm(stacked).view_as(kernels)
 
     def extra_repr(self) -> str:
-        return ', '.join(
-            f'{name}={getattr(self, name)}' for name in
-            ('in_channels', 'kernel_size', 'dilations', 'share_kernels'))
+        return ', '.join(f'{name}={getattr(self, name)}'
+                         for name in ('in_channels', 'kernel_size',
+                                      'dilations', 'share_kernels'))
 
 
 def predict_jointly(modules: Sequence[CaCModule], x: Tensor) -> List[Tensor]:

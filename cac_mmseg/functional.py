@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from . import ops
+from .checks import (check_branches, check_feature_map, check_kernel_size,
+                     check_operand)
 from .ops import decomposed
-from .utils.checks import (check_branches, check_feature_map,
-                           check_kernel_size, check_operand)
 
 
 def predict_kernels(x: Tensor, query_weight: Tensor, query_bias: Tensor,

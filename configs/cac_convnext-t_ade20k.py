@@ -4,7 +4,7 @@ _base_ = [
     './_base_/models/cac_pyramid_aux.py', './_base_/datasets/ade20k.py',
     './_base_/default_runtime.py', './_base_/schedules/adamw_160k.py'
 ]
-custom_imports = dict(imports=['cac_mmseg', 'cac_mmseg.utils.mmpretrain'])
+custom_imports = dict(imports=['cac_mmseg', 'cac_mmseg.stack.mmpretrain'])
 model = dict(
     data_preprocessor=dict(size=(512, 512)),
     backbone=dict(

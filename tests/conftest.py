@@ -18,7 +18,7 @@ from hypothesis import core, settings  # noqa: E402
 if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'  # read when Triton is imported
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / 'tests'))  # `from reference import ...`
+sys.path[:0] = [str(ROOT / 'tests'), str(ROOT)]  # reference.py, tools
 # inputs are fresh in every run; CAC_SEED=... repeats one that failed. In the
 # environment, as pytest-xdist's workers and other processes read it there.
 SEED = int(
@@ -73,7 +73,7 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pytest_report_header() -> str:
     count = sum(
         len([*(ROOT / 'configs' / folder).glob('*.py')])
-        for folder in ('', 'ablations', 'study'))
+        for folder in ('', 'ablations'))
     return f'configs covered: {count}\nseed: CAC_SEED={SEED}'
 
 

@@ -1,10 +1,8 @@
 """adopt: what it writes for configs of several families, and what it refuses.
 """
-import importlib.util
 import random
 
 import pytest
-from conftest import ROOT
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
@@ -12,7 +10,8 @@ from mmseg.registry import MODELS
 from cac_mmseg import config_path
 from cac_mmseg.__main__ import main
 from cac_mmseg.commands.adopt.derive import choose_maps
-from cac_mmseg.utils.config import MMSEG_CONFIGS, load_config
+from cac_mmseg.stack.config import MMSEG_CONFIGS, load_config
+from tools.checks import adopt_check
 
 SMALL = 'crop_size = (64, 128)\n'  # costs are counted at this size
 
@@ -239,10 +238,6 @@ def test_a_model_that_does_not_run_is_no_adoption(tmp_path, monkeypatch,
 
 @pytest.mark.slow
 def test_every_kind_of_config_of_mmseg():
-    spec = importlib.util.spec_from_file_location('adopt_check',
-                                                  ROOT / 'docs/adopt_check.py')
-    adopt_check = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(adopt_check)
     init_default_scope('mmseg')
     paths = adopt_check.all_configs()
     assert len(paths) > 600

@@ -9,13 +9,13 @@ import torch
 from conftest import ROOT
 from mmseg.registry import MODELS
 
-from cac_mmseg.__main__ import main
-from cac_mmseg.commands.benchmark import heads, operators
-from cac_mmseg.commands.benchmark.plan import TINY
-from cac_mmseg.commands.benchmark.timing import Setting, ratio
 from cac_mmseg.ops import eager
-from cac_mmseg.utils.analysis import interleave
-from cac_mmseg.utils.config import find_config, load_config
+from cac_mmseg.stack.analysis import interleave
+from cac_mmseg.stack.config import find_config, load_config
+from tools.__main__ import main
+from tools.benchmark import heads, operators
+from tools.benchmark.plan import TINY
+from tools.benchmark.timing import Setting, ratio
 
 
 def run(capsys, *arguments):

@@ -17,9 +17,9 @@ from mmseg.registry import METRICS, TRANSFORMS
 from cac_mmseg.__main__ import main
 from cac_mmseg.commands import check_data
 from cac_mmseg.commands.check_data import settings
-from cac_mmseg.utils.config import (dataset_without_data, find_config,
+from cac_mmseg.stack.config import (dataset_without_data, find_config,
                                     load_config)
-from cac_mmseg.utils.labels import targets_of
+from cac_mmseg.stack.labels import targets_of
 
 ROOTS = dict(
     cityscapes=('data/cityscapes/leftImg8bit', 'data/cityscapes/gtFine'),

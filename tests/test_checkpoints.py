@@ -13,7 +13,7 @@ from mmseg.registry import DATASETS
 from toy_runs import METAINFO, runner
 
 from cac_mmseg.commands.publish import publish
-from cac_mmseg.utils.checkpoint import read_checkpoint
+from cac_mmseg.stack.checkpoint import read_checkpoint
 
 SCHEDULERS = sorted(PARAM_SCHEDULERS.module_dict)
 OPTIONS = dict(

@@ -12,7 +12,8 @@ from mmseg.apis import init_model
 
 from cac_mmseg.__main__ import COMMANDS, main
 from cac_mmseg.commands import cost
-from cac_mmseg.utils.errors import MissingFileError, UserError
+from cac_mmseg.errors import MissingFileError, UserError
+from tools import __main__ as tools
 
 # command line, exit status, words of the message
 ERRORS = [
@@ -104,6 +105,8 @@ ERRORS = [
 ]
 HELP = [(f'{command} --help', 0, f'usage: python -m cac_mmseg {command}')
         for command in COMMANDS] + [('--help', 0, 'visualize')]
+HELP += [(f'{command} --help', 0, f'usage: python -m tools {command}')
+         for command in tools.COMMANDS]
 
 
 def snapshot(folder):
@@ -140,7 +143,10 @@ def folder(tmp_path_factory, configs):
 def call(line, capsys):
     """Run a command line here: its exit status, and what it printed."""
     with pytest.raises(SystemExit) as end:
-        main(line.split())
+        words = line.split()
+        (tools.main if words[:1] in [[name]
+                                     for name in tools.COMMANDS] else main)(
+                                         words)
     return int(end.value.code
                or 0), ' '.join(''.join(capsys.readouterr()).split())
 

@@ -16,7 +16,7 @@ from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
 
 from cac_mmseg.commands.adopt import derive
-from cac_mmseg.utils.config import load_config
+from cac_mmseg.stack.config import load_config
 
 CONFIGS = ROOT / 'configs'
 NAMES = metafile.names()
@@ -69,7 +69,7 @@ def heads(cfg):
 
 
 def test_the_metafile_is_up_to_date():
-    assert len(NAMES) > 40
+    assert len(NAMES) >= 40
     assert metafile.METAFILE.read_text() == metafile.metafile(), \
         'run python tests/metafile.py'
 

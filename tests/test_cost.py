@@ -4,7 +4,7 @@ import torch
 from cac_mmseg import CaCModule, ChannelAttentionModule
 from cac_mmseg.__main__ import main
 from cac_mmseg.commands.cost import measure
-from cac_mmseg.utils.analysis import saved_bytes
+from cac_mmseg.stack.analysis import saved_bytes
 
 
 def test_parameters_and_multiply_adds_by_hand():

@@ -60,7 +60,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch.nn.parallel import DistributedDataParallel
-from cac_mmseg.utils.config import load_config
+from cac_mmseg.stack.config import load_config
 
 config, norm = sys.argv[1:]
 dist.init_process_group('gloo')
@@ -108,7 +108,7 @@ import sys
 from datetime import timedelta
 import torch.distributed as dist
 from cac_mmseg.hooks.preflight import agree
-from cac_mmseg.utils.checkpoint import _from_url
+from cac_mmseg.stack.checkpoint import _from_url
 
 dist.init_process_group('gloo', timeout=timedelta(seconds=60))
 rank = dist.get_rank()

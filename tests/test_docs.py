@@ -19,7 +19,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 from cac_mmseg.__main__ import main
-from cac_mmseg.utils.env import installed
+from cac_mmseg.stack.env import installed
 
 PAGES = [
     ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted(
@@ -33,15 +33,15 @@ ELSEWHERE = [
     (r'mim \w+ cacnet-mmseg', 'test_wheel'),
     (r'mim train .*--launcher', 'several GPUs; ranks: test_distributed'),
     (r'torchrun ', 'several machines; ranks: test_distributed'),
-    (r'python -m cac_mmseg benchmark .*--device cuda',
+    (r'python -m tools benchmark .*--device cuda',
      'a GPU; on the CPU: test_benchmark'),
     (r'for seed in', 'hours; each line of it: below'),
     (r'mim (train|test) mmsegmentation configs/cac_r18_camvid.py '
      r'.*--(resume|show-dir|tta)', 'of another config: test_mim'),
-    (r'python -m cac_mmseg study ', 'an hour or more; in short: test_study'),
-    (r'python docs/explain_check.py ', 'an hour; short: test_explain_check'),
-    (r'python docs/permute_context.py ', 'of a study: test_permute_context'),
-    (r'python -m cac_mmseg benchmark --configs ', 'test_benchmark'),
+    (r'python -m tools study ', 'an hour or more; in short: test_study'),
+    (r'python -m tools\.checks\.', 'an hour; in short: test_explain_check, '
+     'test_permute_context, test_adopt'),
+    (r'python -m tools benchmark --configs ', 'test_benchmark'),
     (r'mim train mmsegmentation configs/cac_r50_camvid.py '
      r'--cfg-options model.pretrained=', 'test_data_configs, test_preflight'),
 ]

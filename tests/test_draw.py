@@ -4,7 +4,7 @@ import pytest
 from conftest import SEED, texts
 from matplotlib.text import Text
 
-from cac_mmseg.visualization.draw import displayable, draw_rows
+from cac_mmseg.drawing.draw import displayable, draw_rows
 
 NAMES = ('sky', 'road', '_background_', 'a $x_1$ $ b', 'car')
 META = dict(

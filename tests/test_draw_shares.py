@@ -5,8 +5,8 @@ import torch
 from conftest import texts
 from matplotlib.text import Text
 
-from cac_mmseg.visualization.attribution import ContextShares
-from cac_mmseg.visualization.draw_shares import draw_shares, hint
+from cac_mmseg.attribution.shares import ContextShares
+from cac_mmseg.drawing.draw_shares import draw_shares, hint
 
 META = dict(
     classes=['sky', 'road', 'car'],

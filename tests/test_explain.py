@@ -15,12 +15,12 @@ from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
 
 from cac_mmseg.__main__ import main
+from cac_mmseg.attribution.paths import Recording, record
 from cac_mmseg.commands import explain
 from cac_mmseg.commands.explain import questions
-from cac_mmseg.utils.checkpoint import load_model
-from cac_mmseg.utils.config import dataset_without_data
-from cac_mmseg.visualization.context_paths import Recording, record
-from cac_mmseg.visualization.reader import Reader
+from cac_mmseg.drawing.reader import Reader
+from cac_mmseg.stack.checkpoint import load_model
+from cac_mmseg.stack.config import dataset_without_data
 
 CLASSES = ['sky', 'road', 'car']
 LABELS = np.zeros((20, 30), int)

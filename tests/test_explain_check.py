@@ -1,19 +1,13 @@
 """The measurements of docs/explain.md: what they call signal, and a run."""
-import importlib.util
 import re
 
 import cv2
 import pytest
 import torch
-from conftest import ROOT
 from mmseg.apis import init_model
 
 from cac_mmseg.datasets.scene import GREEN, RED, draw_scene
-
-spec = importlib.util.spec_from_file_location('explain_check',
-                                              ROOT / 'docs/explain_check.py')
-explain_check = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(explain_check)
+from tools.checks import explain_check
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from mmseg.apis import init_model
 from test_attribution import batch, make_model
 
 from cac_mmseg.__main__ import main
-from cac_mmseg.visualization.context_paths import record
-from cac_mmseg.visualization.explorer import explorer
-from cac_mmseg.visualization.pair_shares import PairShares, attribute_pairs
+from cac_mmseg.attribution.pairs import PairShares, attribute_pairs
+from cac_mmseg.attribution.paths import record
+from cac_mmseg.drawing.explorer import explorer
 
 META = dict(
     classes=['sky', 'road', '</script><b>car', 'tree'],

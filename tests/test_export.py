@@ -11,7 +11,7 @@ from mmengine.config import ConfigDict
 
 from cac_mmseg.__main__ import main
 from cac_mmseg.commands import export
-from cac_mmseg.utils.checkpoint import load_model
+from cac_mmseg.stack.checkpoint import load_model
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from test_publish import Payload
 
 from cac_mmseg.hooks import resume
 from cac_mmseg.hooks.resume import settle_last_checkpoint
-from cac_mmseg.utils.checkpoint import load_weights
+from cac_mmseg.stack.checkpoint import load_weights
 
 ITERATIONS = 24
 TRAIN = f'''

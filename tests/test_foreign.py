@@ -13,8 +13,8 @@ from toy_runs import ToyModel, runner
 
 from cac_mmseg.commands.publish import publish
 from cac_mmseg.hooks.resume import settle_last_checkpoint
-from cac_mmseg.utils import checkpoint as checkpoint_module
-from cac_mmseg.utils.checkpoint import load_weights, safe_loading
+from cac_mmseg.stack import checkpoint as checkpoint_module
+from cac_mmseg.stack.checkpoint import load_weights, safe_loading
 
 
 class ExecPayload(Payload):

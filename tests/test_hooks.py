@@ -13,9 +13,9 @@ from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 from torch.utils.data import DataLoader
 
+from cac_mmseg.drawing.draw import draw_rows
 from cac_mmseg.hooks.pictures import (TITLES, PredictionPictureHook,
                                       WeightingMapsHook)
-from cac_mmseg.visualization.draw import draw_rows
 
 META = dict(
     classes=('sky', 'road', 'car'),

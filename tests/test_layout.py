@@ -9,21 +9,30 @@ import pytest
 from conftest import ROOT
 
 PACKAGE = ROOT / 'cac_mmseg'
-METHOD = {'functional', 'cac_module', 'cac_head', 'baselines'}
+METHOD = {
+    'functional', 'cac_module', 'cac_head', 'baselines', 'checks', 'errors',
+    'projection', 'registry', 'state_dict'
+}
 # what each part of the package may import from
 FLOORS = {
-    'utils': {'ops', 'utils'},
+    'errors': set(),
+    'checks': set(),
+    'projection': set(),
+    'registry': set(),
+    'state_dict': set(),
     'ops': {'ops'},
-    'functional': {'ops', 'utils'},
-    'cac_module': {'functional', 'ops', 'utils'},
-    'cac_head': {'cac_module', 'utils'},
-    'baselines': {'cac_module', 'functional', 'utils'},
-    'datasets': {'datasets', 'utils'},
-    'visualization': {'visualization', 'utils', *METHOD},
-    'hooks': {'hooks', 'visualization', 'utils'},
+    'functional': {'checks', 'ops'},
+    'cac_module': {'checks', 'functional', 'projection', 'state_dict'},
+    'cac_head': {'cac_module', 'checks', 'registry', 'state_dict'},
+    'baselines': {'cac_module', 'checks', 'functional'},
+    'stack': {'errors', 'ops', 'stack'},
+    'datasets': {'checks', 'datasets', 'stack'},
+    'attribution': {'attribution', 'stack', *METHOD},
+    'drawing': {'attribution', 'drawing', 'errors', 'stack'},
+    'hooks': {'attribution', 'checks', 'drawing', 'errors', 'hooks', 'stack'},
     'commands': {
-        'commands', 'visualization', 'hooks', 'datasets', 'utils', 'ops',
-        *METHOD
+        'attribution', 'commands', 'datasets', 'drawing', 'hooks', 'ops',
+        'stack', *METHOD
     },
 }
 

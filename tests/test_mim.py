@@ -11,13 +11,13 @@ import torch
 from conftest import shown
 
 from cac_mmseg.__main__ import main
+from cac_mmseg.attribution.paths import record
+from cac_mmseg.attribution.shares import attribute_context
 from cac_mmseg.datasets.scene import (DRIVING, HEIGHT, SIGNAL, WAITING, WIDTH,
                                       draw_scene)
-from cac_mmseg.utils.checkpoint import load_model
-from cac_mmseg.utils.config import dataset_without_data
-from cac_mmseg.visualization.attribution import attribute_context
-from cac_mmseg.visualization.context_paths import record
-from cac_mmseg.visualization.reader import Reader
+from cac_mmseg.drawing.reader import Reader
+from cac_mmseg.stack.checkpoint import load_model
+from cac_mmseg.stack.config import dataset_without_data
 
 MIM = Path(sys.executable).with_name('mim')
 SHORT = [

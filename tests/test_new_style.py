@@ -3,7 +3,7 @@ import fake_data
 import pytest
 
 from cac_mmseg.__main__ import main
-from cac_mmseg.utils.config import load_config
+from cac_mmseg.stack.config import load_config
 
 CONFIG = '''
 from mmcv.transforms import LoadImageFromFile

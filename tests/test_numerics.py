@@ -7,7 +7,7 @@ from mmengine.dataset import pseudo_collate
 from mmseg.registry import DATASETS, MODELS
 
 from cac_mmseg import CaCHead, CaCModule
-from cac_mmseg.utils.config import load_config
+from cac_mmseg.stack.config import load_config
 
 LARGE = (256, 512)
 # of the largest value; several times the largest error of 40 seeds

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cac_mmseg import CaCModule, ops
 from cac_mmseg.ops import decomposed, eager
-from cac_mmseg.utils.analysis import saved_bytes
+from cac_mmseg.stack.analysis import saved_bytes
 
 REGISTERED = torch.ops.cac_mmseg
 

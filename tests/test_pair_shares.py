@@ -3,11 +3,11 @@ import pytest
 import torch
 from test_attribution import SIZE, ScaledHead, batch, make_model
 
-from cac_mmseg.visualization import attribution
-from cac_mmseg.visualization.attribution import attribute_context
-from cac_mmseg.visualization.closed_form import _secant
-from cac_mmseg.visualization.context_paths import record
-from cac_mmseg.visualization.pair_shares import attribute_pairs
+from cac_mmseg.attribution.closed_form import _secant
+from cac_mmseg.attribution.pairs import attribute_pairs
+from cac_mmseg.attribution.paths import record
+from cac_mmseg.attribution.shares import attribute_context
+from cac_mmseg.drawing import attribution
 
 VARIANTS = [
     dict(),

@@ -1,16 +1,11 @@
 """The measurement in docs/study.md of what trained heads use."""
-import importlib.util
 
 import pytest
 import torch
-from conftest import ROOT
 from mmengine.config import Config
 from mmseg.apis import init_model
 
-spec = importlib.util.spec_from_file_location('permute_context',
-                                              ROOT / 'docs/permute_context.py')
-permute_context = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(permute_context)
+from tools.checks import permute_context
 
 KERNELS, BRANCH = 'kernel_norm', 'pool_conv.bn'
 

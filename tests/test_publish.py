@@ -13,7 +13,7 @@ from mmseg.apis import init_model
 from cac_mmseg import ContextShapesDataset
 from cac_mmseg.__main__ import main
 from cac_mmseg.commands.publish import publish
-from cac_mmseg.utils.checkpoint import load_weights, safe_loading
+from cac_mmseg.stack.checkpoint import load_weights, safe_loading
 
 
 @pytest.fixture

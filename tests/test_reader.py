@@ -9,9 +9,9 @@ import torch
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, TRANSFORMS
 
-from cac_mmseg.utils.config import unwrapped
-from cac_mmseg.utils.errors import UserError
-from cac_mmseg.visualization.reader import Reader, blamed_on
+from cac_mmseg.drawing.reader import Reader, blamed_on
+from cac_mmseg.errors import UserError
+from cac_mmseg.stack.config import unwrapped
 
 
 @pytest.fixture

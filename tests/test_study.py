@@ -22,13 +22,12 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from cac_mmseg.commands.study import (plots, processes, report, results,
-                                      settings, times)
-from cac_mmseg.commands.study.plan import FOLDER, HEADS, PROTOCOLS, Run, plan
-from cac_mmseg.commands.study.processes import execute
-from cac_mmseg.commands.study.worker import PerImageIoU, to_channels_last
 from cac_mmseg.datasets import CamVidDataset
-from cac_mmseg.utils.config import build_datasets, load_config
+from cac_mmseg.stack.config import build_datasets, load_config
+from tools.study import plots, processes, report, results, settings, times
+from tools.study.plan import FOLDER, HEADS, PROTOCOLS, Run, plan
+from tools.study.processes import execute
+from tools.study.worker import PerImageIoU, to_channels_last
 
 # from scratch, and short enough for tests
 SMALL = {
@@ -284,7 +283,7 @@ def test_what_cannot_be_run_is_named(heads, words, tmp_path):
 
 def test_a_config_of_a_user_is_a_head_of_every_protocol(tmp_path):
     path = tmp_path / 'mine.py'
-    path.write_text(f"_base_ = '{ROOT}/configs/study/cac.py'\n"
+    path.write_text(f"_base_ = '{ROOT}/tools/study/configs/cac.py'\n"
                     'model = dict(decode_head=dict(dilations=(1, )))')
     for protocol, classes in (('voc-animals', 7), ('camvid', 11)):
         run, = plan([str(path)], 1, tmp_path, protocol)
@@ -490,7 +489,7 @@ def scores(summary):
 @pytest.mark.slow
 def test_a_run_that_fails_takes_none_along(command, data):
     bad = data / 'bad.py'
-    bad.write_text(f"_base_ = '{ROOT}/configs/study/fcn.py'\n"
+    bad.write_text(f"_base_ = '{ROOT}/tools/study/configs/fcn.py'\n"
                    "custom_hooks = [dict(type='NoHook')]\n")
     status, output = finished(
         command('--heads', 'bad.py', 'global-pool', '--seeds', '1'))

@@ -4,7 +4,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from cac_mmseg.utils.checkpoint import load_weights
+from cac_mmseg.stack.checkpoint import load_weights
 
 pytestmark = pytest.mark.slow
 ITERATIONS = 4

@@ -11,12 +11,12 @@ from mmseg.apis import init_model
 
 from cac_mmseg import WeightingMapsHook
 from cac_mmseg.__main__ import main
+from cac_mmseg.attribution.context import (Context, capture_context,
+                                           choose_channels)
+from cac_mmseg.drawing.reader import Reader, find_images
 from cac_mmseg.hooks import pictures
-from cac_mmseg.utils.checkpoint import load_model
-from cac_mmseg.utils.config import dataset_without_data, load_config
-from cac_mmseg.visualization.context import (Context, capture_context,
-                                             choose_channels)
-from cac_mmseg.visualization.reader import Reader, find_images
+from cac_mmseg.stack.checkpoint import load_model
+from cac_mmseg.stack.config import dataset_without_data, load_config
 
 
 def write_images(folder):
@@ -150,8 +150,8 @@ def test_what_does_not_fit_is_named(files, configs, capsys):
     assert '1 label map missing' in refuse(files, capsys, image, '--labels',
                                            files / 'label')
     (files / 'label/0.png').write_text('no label map')
-    assert 'label/0.png cannot be read' in refuse(
-        files, capsys, image, '--labels', files / 'label')
+    assert 'label/0.png cannot be read' in refuse(files, capsys, image,
+                                                  '--labels', files / 'label')
     cv2.imwrite(f'{files}/label/0.png', np.zeros((5, 5), np.uint8))
     assert 'is of the size (5, 5)' in refuse(files, capsys, image, '--labels',
                                              files / 'label')
@@ -222,8 +222,7 @@ def test_label_maps_are_named_as_in_the_data_set(files, suffixes, image,
 def test_the_hook_counts_images_though_the_last_batch_is_smaller(
         files, monkeypatch):
     names = []
-    monkeypatch.setattr('cac_mmseg.visualization.page.page',
-                        lambda *args: None)
+    monkeypatch.setattr('cac_mmseg.drawing.page.page', lambda *args: None)
     monkeypatch.setattr(pictures, 'is_main_process', lambda: True)
     monkeypatch.setattr(pictures, 'read_rgb', lambda *_: None)
     runner = SimpleNamespace(

@@ -13,9 +13,9 @@ import torch.nn as nn
 from ..baselines import (ChannelAttentionModule, FCKernelModule,
                          FixedKernelModule, GAPKernelModule, IdentityModule)
 from ..cac_module import CaCModule
-from ..utils.analysis import multiply_adds, saved_bytes
-from ..utils.options import at_least
-from ..utils.tables import markdown_table
+from ..stack.analysis import multiply_adds, saved_bytes
+from ..stack.tables import markdown_table
+from .options import at_least
 
 ROWS = {
     'CaCModule': (CaCModule, {}),

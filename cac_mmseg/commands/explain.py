@@ -19,20 +19,19 @@ import torch
 from mmengine.device import get_device
 from mmengine.utils import track_iter_progress
 
-from ..utils.checkpoint import load_model
-from ..utils.config import dataset_without_data, load_config
-from ..utils.errors import MissingFileError, UserError
-from ..utils.files import check_folder, make_folder, new_file
-from ..utils.options import at_least, device
-from ..utils.words import counted
-from ..visualization.attribution import STEPS, ContextShares, attribute_context
-from ..visualization.context_paths import Recording, record
-from ..visualization.draw import paint, save_picture
-from ..visualization.draw_shares import draw_shares
-from ..visualization.explorer import explorer
-from ..visualization.pair_shares import attribute_pairs
-from ..visualization.reader import (Reader, Sample, blamed_on, find_images,
-                                    label_map)
+from ..attribution.pairs import attribute_pairs
+from ..attribution.paths import Recording, record
+from ..attribution.shares import STEPS, ContextShares, attribute_context
+from ..drawing.draw import paint, save_picture
+from ..drawing.draw_shares import draw_shares
+from ..drawing.explorer import explorer
+from ..drawing.reader import Reader, Sample, blamed_on, find_images, label_map
+from ..errors import MissingFileError, UserError
+from ..stack.checkpoint import load_model
+from ..stack.config import dataset_without_data, load_config
+from ..stack.files import check_folder, make_folder, new_file
+from ..stack.words import counted
+from .options import at_least, device
 
 SMALLEST = 0.005  # of the image: regions that are explained by default
 

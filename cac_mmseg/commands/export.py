@@ -17,11 +17,11 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import UserError
 from ..ops import decomposed
-from ..utils.checkpoint import load_model
-from ..utils.errors import UserError
-from ..utils.files import check_writable, new_file
-from ..utils.options import at_least
+from ..stack.checkpoint import load_model
+from ..stack.files import check_writable, new_file
+from .options import at_least
 
 TOLERANCE = 1e-4  # of the largest logit: a difference that is accepted
 FORMATS = ('.onnx', '.pt2')
@@ -46,7 +46,7 @@ class Network(nn.Module):
 
 
 def build(config: Union[str, Path], checkpoint: Union[str, Path]) -> Network:
-    """Build the network of :func:`cac_mmseg.utils.checkpoint.load_model`."""
+    """Build the network of :func:`cac_mmseg.stack.checkpoint.load_model`."""
     return Network(load_model(config, checkpoint)).eval()
 
 

@@ -13,8 +13,8 @@ from typing import Union
 
 import torch
 
-from ..utils.checkpoint import load_weights
-from ..utils.files import check_writable, new_file
+from ..stack.checkpoint import load_weights
+from ..stack.files import check_writable, new_file
 
 
 def publish(checkpoint: Union[str, Path], out: Union[str, Path]) -> Path:
@@ -30,7 +30,7 @@ def publish(checkpoint: Union[str, Path], out: Union[str, Path]) -> Path:
 
     Raises:
         FileNotFoundError, ValueError: If the checkpoint cannot be read, as in
-            :func:`cac_mmseg.utils.checkpoint.load_weights`, or the folder
+            :func:`cac_mmseg.stack.checkpoint.load_weights`, or the folder
             of out cannot be written to. No file is left behind.
     """
     out = Path(out)

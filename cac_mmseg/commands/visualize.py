@@ -11,17 +11,17 @@ from typing import Optional, Sequence, Tuple
 from mmengine.device import get_device
 from mmengine.utils import track_iter_progress
 
-from ..utils.checkpoint import load_model
-from ..utils.config import dataset_without_data, load_config
-from ..utils.errors import MissingFileError, UserError
-from ..utils.files import check_folder, make_folder
-from ..utils.labels import KINDS, find_faults
-from ..utils.options import at_least, device
-from ..utils.words import counted
-from ..visualization.context import context_modules
-from ..visualization.draw import save_picture
-from ..visualization.page import page
-from ..visualization.reader import Reader, blamed_on, find_images, is_there
+from ..attribution.context import context_modules
+from ..drawing.draw import save_picture
+from ..drawing.page import page
+from ..drawing.reader import Reader, blamed_on, find_images, is_there
+from ..errors import MissingFileError, UserError
+from ..stack.checkpoint import load_model
+from ..stack.config import dataset_without_data, load_config
+from ..stack.files import check_folder, make_folder
+from ..stack.labels import KINDS, find_faults
+from ..stack.words import counted
+from .options import at_least, device
 
 WEIGHTS = ('.pth', '.pt')
 

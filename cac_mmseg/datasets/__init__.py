@@ -3,6 +3,4 @@ from .camvid import CamVidDataset
 from .context_shapes import ContextShapesDataset
 from .transforms import CheckLabels, LoadOnce
 
-__all__ = [
-    'CamVidDataset', 'CheckLabels', 'ContextShapesDataset', 'LoadOnce'
-]
+__all__ = ['CamVidDataset', 'CheckLabels', 'ContextShapesDataset', 'LoadOnce']

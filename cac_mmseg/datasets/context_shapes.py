@@ -7,7 +7,7 @@ from mmengine.fileio import BaseStorageBackend, register_backend
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from ..utils.checks import check_int
+from ..checks import check_int
 from .scene import SPLITS, draw_scene
 
 PREFIX = 'contextshapes'

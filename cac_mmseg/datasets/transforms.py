@@ -5,8 +5,8 @@ from typing import Dict, List
 from mmcv.transforms import BaseTransform, Compose
 from mmseg.registry import TRANSFORMS
 
-from ..utils.checks import check_int
-from ..utils.labels import Target, check_labels
+from ..checks import check_int
+from ..stack.labels import Target, check_labels
 
 
 @TRANSFORMS.register_module()

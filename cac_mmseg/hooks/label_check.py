@@ -10,11 +10,11 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor
 from torch.utils.data import Subset
 
-from ..utils.config import unwrapped
-from ..utils.errors import UserError
-from ..utils.labels import (check_labels, count_values, head_faults,
+from ..drawing.reader import Reader
+from ..errors import UserError
+from ..stack.config import unwrapped
+from ..stack.labels import (check_labels, count_values, head_faults,
                             stored_values, targets_of, untrained, wraps)
-from ..visualization.reader import Reader
 
 SAMPLES = 8  # label maps of each data set that are read before training
 

@@ -12,11 +12,11 @@ from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
 from torch.utils.data import DataLoader
 
-from ..utils.checks import check_int
-from ..utils.config import unwrapped
-from ..utils.words import counted
-from ..visualization.context import context_modules
-from ..visualization.reader import Reader, label_map
+from ..attribution.context import context_modules
+from ..checks import check_int
+from ..drawing.reader import Reader, label_map
+from ..stack.config import unwrapped
+from ..stack.words import counted
 
 TITLES = ('image', 'ground truth', 'prediction')
 Row = Tuple[np.ndarray, Optional[np.ndarray], np.ndarray]
@@ -124,7 +124,7 @@ class PredictionPictureHook(PictureHook):
     def _draw(self, runner: Runner, rows: List[Row],
               metrics: Optional[Dict[str, float]], mode: str) -> None:
         # here, so that a training that draws nothing loads no matplotlib
-        from ..visualization.draw import draw_rows, save_picture
+        from ..drawing.draw import draw_rows, save_picture
         score = (metrics or {}).get('mIoU')
         caption = mode
         if runner.iter:  # 0 where a checkpoint is tested
@@ -182,7 +182,7 @@ class WeightingMapsHook(PictureHook):
 
     def _draw(self, runner: Runner, batch_idx: int, data_batch: dict,
               outputs: Sequence[SegDataSample]) -> None:
-        from ..visualization.page import page  # loads matplotlib
+        from ..drawing.page import page  # loads matplotlib
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
         for i, output in enumerate(outputs):

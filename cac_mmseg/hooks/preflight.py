@@ -13,9 +13,9 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmseg.registry import HOOKS
 from torch import Tensor
 
-from ..utils.checkpoint import check_resumable, load_weights, safe_loading
-from ..utils.errors import UserError
-from ..utils.words import counted
+from ..errors import UserError
+from ..stack.checkpoint import check_resumable, load_weights, safe_loading
+from ..stack.words import counted
 from .label_check import LabelCheck
 from .resume import settle_last_checkpoint
 

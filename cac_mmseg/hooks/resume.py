@@ -7,9 +7,9 @@ from typing import List, Optional, Union
 
 from mmengine.logging import print_log
 
-from ..utils.checkpoint import check_resumable
-from ..utils.errors import UnsafeError, UserError
-from ..utils.files import new_file
+from ..errors import UnsafeError, UserError
+from ..stack.checkpoint import check_resumable
+from ..stack.files import new_file
 
 LAST = 'last_checkpoint'  # mmengine's: holds the path of the newest
 ENCODING = locale.getpreferredencoding(False)  # in which it is written

@@ -19,7 +19,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from cac_mmseg.ops import triton_pooling, triton_reweighting
-from cac_mmseg.utils.tables import markdown_table
+from cac_mmseg.stack.tables import markdown_table
 
 TOOLS = Path(triton.__file__).parent / 'backends/nvidia/bin'
 

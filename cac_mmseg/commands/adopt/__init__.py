@@ -19,12 +19,12 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ...utils.config import (find_config, has_class_types, load_config,
+from ...errors import UserError
+from ...stack.config import (find_config, has_class_types, load_config,
                              with_type_names)
-from ...utils.errors import UserError
-from ...utils.files import check_writable, new_file
-from ...utils.options import at_least
-from ...utils.tables import markdown_table
+from ...stack.files import check_writable, new_file
+from ...stack.tables import markdown_table
+from ..options import at_least
 from .derive import Adoption, derive
 from .text import config_text, config_to_paste, missing_hooks, text_to_paste
 from .trial import check, cost, crop_size

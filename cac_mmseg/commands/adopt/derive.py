@@ -3,9 +3,9 @@ from typing import List, NamedTuple, Optional, Tuple
 
 from mmengine.config import Config
 
-from ...utils.decode_heads import decode_heads
-from ...utils.errors import UserError
-from ...utils.feature_maps import Maps, Refused, feature_maps
+from ...errors import UserError
+from ...stack.decode_heads import decode_heads
+from ...stack.feature_maps import Maps, Refused, feature_maps
 
 # what CaCHead, as every BaseDecodeHead, takes from its predecessor
 KEPT = ('num_classes', 'out_channels', 'threshold', 'dropout_ratio',

@@ -4,7 +4,7 @@ from typing import Any, Dict
 from mmengine.config import Config
 from yapf.yapflib.yapf_api import FormatCode
 
-from ...utils.config import with_type_names
+from ...stack.config import with_type_names
 from .derive import Adoption
 
 # goes with a cascade: EncoderDecoder does not take it

@@ -10,10 +10,10 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from ...utils.analysis import multiply_adds, saved_bytes
-from ...utils.decode_heads import Heads
-from ...utils.errors import UserError
-from ...utils.feature_maps import (SIDE, Maps, Refused, random_images,
+from ...errors import UserError
+from ...stack.analysis import multiply_adds, saved_bytes
+from ...stack.decode_heads import Heads
+from ...stack.feature_maps import (SIDE, Maps, Refused, random_images,
                                    small_model)
 
 DEFAULT_CROP = (512, 512)  # of most configs of mmseg

@@ -15,14 +15,14 @@ from typing import Dict, Iterator, List, Optional
 import numpy as np
 from mmengine.config import DictAction
 
-from ...utils.config import load_config
-from ...utils.errors import UserError
-from ...utils.files import make_folder, new_file
-from ...utils.labels import COLOUR
-from ...utils.options import at_least
-from ...utils.tables import markdown_table
-from ...visualization.draw import draw_rows, save_picture
-from ...visualization.reader import Reader
+from ...drawing.draw import draw_rows, save_picture
+from ...drawing.reader import Reader
+from ...errors import UserError
+from ...stack.config import load_config
+from ...stack.files import make_folder, new_file
+from ...stack.labels import COLOUR
+from ...stack.tables import markdown_table
+from ..options import at_least
 from .samples import LABEL, SETTING, Problem, Report, check
 
 SPLITS = ('train', 'val', 'test')

@@ -8,13 +8,13 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.utils import track_progress_rich
 
-from ...utils.config import build_datasets, dataset_configs
-from ...utils.errors import UserError
-from ...utils.labels import (KINDS, Fault, Target, count_values, find_faults,
+from ...drawing.reader import Reader, is_there
+from ...errors import UserError
+from ...stack.config import build_datasets, dataset_configs
+from ...stack.labels import (KINDS, Fault, Target, count_values, find_faults,
                              stored_values, targets_of, unconverted_mask,
                              untrained, wraps)
-from ...utils.words import counted
-from ...visualization.reader import Reader, is_there
+from ...stack.words import counted
 from .settings import EVALUATED, build_heads, contradictions, metric_targets
 
 # of a problem, the gravest first; faults of labels come last but one

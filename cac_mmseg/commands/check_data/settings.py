@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmseg.registry import METRICS, MODELS
 
-from ...utils.labels import Target, head_faults, targets_of
-from ...utils.words import counted
+from ...stack.labels import Target, head_faults, targets_of
+from ...stack.words import counted
 
 EVALUATED = ('val', 'test')
 

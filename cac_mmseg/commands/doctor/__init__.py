@@ -13,9 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Iterator, NamedTuple, Optional
 
-from ...utils.env import (DISTRIBUTIONS, ONEDL, OPENMMLAB, installed,
+from ...errors import UserError
+from ...stack.env import (DISTRIBUTIONS, ONEDL, OPENMMLAB, installed,
                           require_stack)
-from ...utils.errors import UserError
 
 MIM = ('onedl-mim', 'openmim')
 WEIGHTS = 'resnet50_v1c'

@@ -12,9 +12,9 @@ from mmengine.model import revert_sync_batchnorm
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from ...utils.checkpoint import load_weights, safe_loading
-from ...utils.config import find_config, load_config
-from ...utils.errors import UserError
+from ...errors import UserError
+from ...stack.checkpoint import load_weights, safe_loading
+from ...stack.config import find_config, load_config
 from . import Finding
 
 SHOWN = 3  # names

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...utils.options import at_least
-from ...utils.tables import markdown_table
-from ...utils.words import counted
+from ...stack.tables import markdown_table
+from ...stack.words import counted
+from ..options import at_least
 from .pascal_context import CLASSES, MASKS, Report, prepare_pascal_context
 
 DATASETS = ('pascal-context', )

@@ -10,8 +10,8 @@ from mmseg.datasets import PascalContextDataset
 from PIL import Image
 from scipy.io import loadmat
 
-from ...utils.errors import MissingFileError, UserError
-from ...utils.files import make_folder, new_file, read_text
+from ...errors import MissingFileError, UserError
+from ...stack.files import make_folder, new_file, read_text
 
 # 'background', then 59 names
 CLASSES = PascalContextDataset.METAINFO['classes']

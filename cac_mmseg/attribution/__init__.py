@@ -1,0 +1,1 @@
+"""Where the context of a prediction came from."""

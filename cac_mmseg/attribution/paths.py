@@ -1,0 +1,271 @@
+"""The paths by which context reaches the logits: means over positions."""
+from contextlib import ExitStack, contextmanager
+from typing import ContextManager, Iterator, List, NamedTuple, Tuple
+
+import torch
+import torch.nn as nn
+from mmseg.models import BaseSegmentor
+from mmseg.structures import SegDataSample
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
+
+from ..baselines import FixedKernelModule, IdentityModule
+from ..cac_head import CaCHead
+from ..cac_module import CaCModule
+from ..errors import UserError
+from .context import kernels_of
+
+# Predicted at a time, of the kernels that each position predicts by itself
+MAX_VALUES = 2**24
+
+
+class ContextPath:
+    """A value that context determines: the mean of one of each position.
+
+    ``start`` is the value under the mean context, ``end`` under the image's,
+    and ``point`` the one that a forward used in their place.
+    """
+    kind = ''
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        self.module = module
+        self.in_backbone = not name.startswith('decode_head')
+        self.x = self.start = self.end = self.point = torch.zeros(())
+
+    def recording(self) -> ContextManager:
+        """Record ``start`` and ``end`` in a forward of the model.
+
+        Raises:
+            ValueError: If the value follows a norm without a running mean.
+        """
+        raise NotImplementedError
+
+    def _use_point(self) -> RemovableHandle:
+        """Make the next forward use ``point``."""
+        raise NotImplementedError
+
+    def terms(self) -> Iterator[Tensor]:
+        """Yield what positions add to ``end - start``, (positions, values).
+
+        Position by position, in parts that fit into memory. Their sum over
+        positions is the difference, passed by the secant of an activation.
+        """
+        raise NotImplementedError
+
+    def shares(self, gradient: Tensor) -> Tensor:
+        """Return the share of each position, (h, w), in float64.
+
+        Args:
+            gradient: Of the margin, the mean along the line; as many values
+                as ``point``.
+        """
+        shares = torch.cat([
+            part.double() @ gradient.double().flatten()
+            for part in self.terms()
+        ])
+        return shares.view(self.x.shape[2:])
+
+    @contextmanager
+    def using(self, value: Tensor) -> Iterator[None]:
+        """Make forwards use a value, as ``point``, in place of ``end``."""
+        self.point = value.detach().requires_grad_()
+        handle = self._use_point()
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def at(self, alpha: float) -> ContextManager:
+        """Make forwards use the value at ``alpha`` on the line."""
+        return self.using(self.start + alpha * (self.end - self.start))
+
+
+class KernelPath(ContextPath):
+    """The kernels of a module."""
+    kind = 'kernels'
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+
+        def record(module: CaCModule, inputs: Tuple[Tensor, ...]) -> None:
+            self.x, self.end = kernels_of(module, inputs)
+            bias = of_mean_context(module.kernel_norm)
+            bias = bias.view(self.end.shape[1:3])  # [g, c]
+            bias = bias.view(*bias.shape, *[1] * (self.end.dim() - 3))
+            self.start = bias.expand_as(self.end)
+
+        handle = self.module.register_forward_pre_hook(record)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _use_point(self) -> RemovableHandle:
+        return self.module.register_forward_pre_hook(lambda _, inputs:
+                                                     (inputs[0], self.point))
+
+    def terms(self) -> Iterator[Tensor]:
+        # each position as an image: [n, c, 1, 1]
+        positions = self.x[0].flatten(1).t()[..., None, None]
+        for part in positions.split(max(1, MAX_VALUES // self.end.numel())):
+            kernels = self.module.predict_kernels(part) - self.start
+            yield kernels.flatten(1) / len(positions)
+
+
+class PooledPath(ContextPath):
+    """The globally pooled branch of a head, after its activation.
+
+    Position by position it is a mean ahead of the activation, which is passed
+    by its secant.
+    """
+    kind = 'pooled'
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        conv = self.module.pool_conv
+
+        def record_features(_: nn.Module, inputs: Tuple[Tensor, ...]) -> None:
+            self.x, = inputs
+
+        def record(_: nn.Module, inputs: Tuple[Tensor, ...]) -> None:
+            end = conv.forward(inputs[0], activate=False)
+            # without a norm there is no mean context: features of zeros
+            start = of_mean_context(conv.norm) if conv.norm else conv.conv.bias
+            self.linear_start = start.view(1, -1, 1, 1).expand_as(end)
+            self.start, self.end = (
+                conv.activate(z.clone()) if conv.with_activation else z
+                for z in (self.linear_start, end))
+            change = end - self.linear_start
+            self.secant = torch.where(change == 0, end > 0,
+                                      (self.end - self.start) / change)
+
+        handles = [
+            self.module.reduction.register_forward_pre_hook(record_features),
+            conv.register_forward_pre_hook(record)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _use_point(self) -> RemovableHandle:
+        return self.module.pool_conv.register_forward_hook(
+            lambda *_: self.point)
+
+    def terms(self) -> Iterator[Tensor]:
+        conv = self.module.pool_conv
+        values = conv.forward(self.x, activate=False) - self.linear_start
+        values = (values * self.secant)[0].flatten(1)  # [c, n]
+        yield values.t() / values.shape[1]
+
+
+class Recording(NamedTuple):
+    """One forward of a model on one image, and its paths of context.
+
+    ``logits`` are those of the decode head, (1, output channels, h, w).
+    """
+    model: BaseSegmentor
+    data: dict
+    inputs: Tensor
+    features: Tuple[Tensor, ...]
+    logits: Tensor
+    paths: List[ContextPath]
+
+    def class_logits(self, logits: Tensor) -> Tensor:
+        """Return a channel for each class.
+
+        A model of one channel predicts class 1 where its logit is above that
+        of ``threshold``: this is the logit of class 0.
+        """
+        if logits.shape[1] > 1:
+            return logits
+        threshold = torch.tensor(self.model.decode_head.threshold).logit()
+        return torch.cat([threshold.to(logits).expand_as(logits), logits], 1)
+
+    @torch.no_grad()
+    def predict(self) -> SegDataSample:
+        """Return what ``model.test_step`` does, without another forward.
+
+        A model that tests in windows needs one.
+        """
+        if self.model.test_cfg.get('mode', 'whole') != 'whole':
+            return self.model.test_step(self.data)[0]
+        data = self.model.data_preprocessor(self.data, False)
+        samples = data['data_samples']
+        logits = self.model.decode_head.predict_by_feat(
+            self.logits, [sample.metainfo for sample in samples])
+        return self.model.postprocess_result(logits, samples)[0]
+
+
+def record(model: BaseSegmentor, data: dict) -> Recording:
+    """Run a model once, and keep what attribution needs.
+
+    Args:
+        model: In evaluation mode.
+        data: A batch of one image as a data loader gives it.
+
+    Raises:
+        ValueError: If the model has no path of context, or one that is no
+            mean over positions, or if it pads the image.
+    """
+    paths = find_paths(model)
+    inputs = model.data_preprocessor(data, False)['inputs']
+    size, full = data['inputs'][0].shape[1:], inputs.shape[2:]
+    if size != full:
+        raise UserError(
+            f'the model pads the image of {tuple(size)} to {tuple(full)} '
+            '(data_preprocessor.test_cfg), and positions of the padding have '
+            'no place in the image: give images of a size that needs none')
+    with torch.no_grad(), ExitStack() as stack:
+        for path in paths:
+            stack.enter_context(path.recording())
+        features = model.extract_feat(inputs)
+        logits = model.decode_head(features)
+    return Recording(model, data, inputs, features, logits, paths)
+
+
+def find_paths(model: nn.Module) -> List[ContextPath]:
+    """Find the paths of a model.
+
+    Raises:
+        ValueError: If it has none, or one that is no mean over positions, or
+            if it is a cascade.
+    """
+    if isinstance(getattr(model, 'decode_head', None), nn.ModuleList):
+        raise UserError('the model is a cascade of decode heads: attribution '
+                        'needs one head')
+    paths: List[ContextPath] = []
+    for name, module in model.named_modules():
+        if name.startswith('auxiliary_head'):
+            continue  # it does not predict
+        if isinstance(module, CaCModule):
+            if not isinstance(module, FixedKernelModule):
+                paths.append(KernelPath(name, module))
+        elif isinstance(module, CaCHead):
+            for part in module.cac_modules:
+                if not isinstance(part, (CaCModule, IdentityModule)):
+                    raise UserError(
+                        f'{type(part).__name__} gives positions no share: its '
+                        'weights are no affine function of a mean over them')
+            if module.global_pool:
+                paths.append(PooledPath(name, module))
+    if not paths:
+        raise UserError('the model has no context to attribute: neither a '
+                        'CaCModule nor a globally pooled branch of a CaCHead')
+    return paths
+
+
+def of_mean_context(norm: nn.Module) -> Tensor:
+    """Return what BN in evaluation maps its running mean to: its bias.
+
+    Raises:
+        ValueError: For a norm that has no running mean.
+    """
+    if not isinstance(norm, _BatchNorm) or norm.running_mean is None:
+        raise UserError(
+            f'{type(norm).__name__} normalises by the statistics of the image '
+            'itself, so no position has a share of its own: attribution needs '
+            'BN or SyncBN')
+    return norm.bias if norm.affine else torch.zeros_like(norm.running_mean)

@@ -1,0 +1,1 @@
+"""Pictures and pages, and the reader of images and labels."""

@@ -1,0 +1,1 @@
+"""What one has to know of mmengine, mmseg and the file system."""

@@ -1,0 +1,78 @@
+"""Text in UTF-8, and files that are written completely or not at all."""
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator, Union
+
+from ..errors import UserError
+
+
+def check_writable(path: Union[str, Path]) -> Path:
+    """Return the folder of a file to be written, if that is possible."""
+    folder = Path(path).resolve().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f'{path} cannot be written: {folder} is not a folder '
+                        'that you may write to')
+    return folder
+
+
+def check_folder(path: Union[str, Path]) -> None:
+    """Check that a folder is there or can be made, without making it.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    path = Path(path).resolve()
+    there = next(p for p in (path, *path.parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(f'{path} cannot be made a folder: {there} is not a '
+                        'folder that you may write to')
+
+
+def make_folder(path: Union[str, Path]) -> Path:
+    """Return a folder to write to, created if it is missing."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'{path} cannot be made a folder: '
+                        f'{error.strerror}') from error
+    check_writable(path / 'file')
+    return path
+
+
+def read_text(path: Union[str, Path]) -> str:
+    """Return the text of a file that a person gave, which is UTF-8.
+
+    Raises:
+        UserError: If it cannot be read, or is something else.
+    """
+    try:
+        return Path(path).read_text(encoding='utf-8')
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}') from error
+    except UnicodeDecodeError as error:
+        raise UserError(f'{path} is no text in UTF-8: {error}') from error
+
+
+@contextmanager
+def new_file(path: Union[str, Path]) -> Iterator[Path]:
+    """Yield a path to write to, which takes the place of ``path`` at the end.
+
+    After an error the new file is removed, and an earlier one stays.
+
+    Raises:
+        UserError: If ``path`` or its folder cannot be written to.
+    """
+    with tempfile.TemporaryDirectory(
+            dir=check_writable(path), prefix='.cac_mmseg-') as folder:
+        file = Path(folder, Path(path).name)
+        try:
+            yield file
+            file.replace(path)
+        except UserError:
+            raise
+        except OSError as error:  # of a full disk
+            raise UserError(f'{path} cannot be written: '
+                            f'{error.strerror or error}') from error

@@ -1,1 +1,0 @@
-"""What all other packages use: checks, files, configs, checkpoints."""

@@ -1,1 +1,0 @@
-"""How a model reads an image: captured context, drawing, pages."""

@@ -1,0 +1,1 @@
+"""What measures the package and compares it with others, beside it."""

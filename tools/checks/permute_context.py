@@ -1,0 +1,126 @@
+"""Does a trained head use its context? The measurement of docs/study.md.
+
+Every validation image is segmented with the kernels, or the globally pooled
+branch, of the image half of the data set further on (permutation importance:
+Breiman, 2001), or with the mean ones, which batch normalisation maps from its
+running mean: the same for every image. The change in mIoU is what this path of
+the context is worth.
+"""
+import argparse
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence
+
+import numpy as np
+import torch
+from mmengine.runner import Runner
+from mmseg.evaluation import IoUMetric
+from mmseg.models import BaseSegmentor
+from torch import Tensor
+
+from cac_mmseg.attribution.paths import (ContextPath, KernelPath, PooledPath,
+                                         find_paths)
+from cac_mmseg.stack.checkpoint import load_model
+from cac_mmseg.stack.tables import markdown_table
+from tools.study.results import HeadResults, gaps
+
+OWN = 'mIoU'  # with the context of the image itself
+CHANGES = ('mean kernels', 'kernels of another', 'mean branch',
+           'branch of another', 'both of another')
+Values = Dict[ContextPath, Tensor]
+
+
+def changes(mean: Values, other: Values) -> Dict[str, Values]:
+    """Return what takes the place of the image's own context, by name.
+
+    Args:
+        mean: Of each path, its value under the mean context.
+        other: Its value for another image.
+    """
+
+    def part(values: Values, kind: type) -> Values:
+        return {p: value for p, value in values.items() if isinstance(p, kind)}
+
+    parts = [
+        part(values, kind) for kind in (KernelPath, PooledPath)
+        for values in (mean, other)
+    ]
+    if all(parts):  # else both are the one that there is
+        parts.append(other)
+    return {name: part for name, part in zip(CHANGES, parts) if part}
+
+
+@torch.no_grad()
+def segment(model: BaseSegmentor, data: dict) -> np.ndarray:
+    """Segment an image: intersections and unions with the truth, (2, K)."""
+    output, = model.test_step(data)
+    found = IoUMetric.intersect_and_union(output.pred_sem_seg.data[0],
+                                          output.gt_sem_seg.data[0],
+                                          output.seg_logits.data.shape[0], 255)
+    return torch.stack(found[:2]).double().numpy()
+
+
+def measure(run: Path, images: Optional[int]) -> Dict[str, np.ndarray]:
+    """Segment the images with each context: their areas, (images, 2, K)."""
+    checkpoint, = run.glob('work_dir/iter_*.pth')
+    model = load_model(run / 'config.py', checkpoint)
+    model.cfg.val_dataloader.batch_size = 1
+    loader = Runner.build_dataloader(model.cfg.val_dataloader)
+    paths = find_paths(model)
+    areas: Dict[str, List[np.ndarray]] = {OWN: []}
+    means: List[Values] = []
+    ends: List[Values] = []
+    for data in islice(loader, images):
+        with ExitStack() as stack:
+            for path in paths:
+                stack.enter_context(path.recording())
+            areas[OWN].append(segment(model, data))
+        means.append({path: path.start for path in paths})
+        ends.append({path: path.end for path in paths})
+    others = np.roll(ends, -(len(ends) // 2))
+    for data, mean, other in zip(loader, means, others):
+        for name, values in changes(mean, other).items():
+            with ExitStack() as stack:
+                for path, value in values.items():
+                    stack.enter_context(path.using(value))
+                areas.setdefault(name, []).append(segment(model, data))
+    return {name: np.array(found) for name, found in areas.items()}
+
+
+def row(head: str, seeds: Sequence[Dict[str, np.ndarray]]) -> List[str]:
+    """Return the row of a head: its score, and how each change moves it."""
+    results = []
+    for name in seeds[0]:
+        areas = np.array([seed[name] for seed in seeds])
+        runs = [dict(seed=i) for i in range(len(seeds))]
+        results.append(HeadResults(name, runs, *np.moveaxis(areas, 2, 0)))
+    own, *changed = results
+    # not jointly: seeds differ in what a path is worth
+    moved = {r.name: gaps([own, r], OWN)[r.name] for r in changed}
+    return [f'`{head}`', f'{own.scores.mean():.1f}'] + [
+        '{:.1f} [{:.1f}, {:.1f}]'.format(*moved[name]) if name in moved else ''
+        for name in CHANGES
+    ]
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> None:
+    """Parse the arguments, and print a row for each head."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'runs', nargs='+', type=Path, help='folders HEAD-seedN of a study')
+    parser.add_argument('--images', type=int, help='at most (default: all)')
+    parsed = parser.parse_args(arguments)
+    heads: Dict[str, List[Dict[str, np.ndarray]]] = {}
+    for run in parsed.runs:
+        head, _, _ = run.name.rpartition('-seed')
+        heads.setdefault(head, []).append(measure(run, parsed.images))
+    print(
+        markdown_table(('head', OWN, *CHANGES),
+                       [row(head, seeds) for head, seeds in heads.items()]))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,157 @@
+"""The runs of a study: heads x seeds, each with a config and two places."""
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, Iterator, List, Optional, Sequence
+
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+
+from cac_mmseg.errors import UserError
+from cac_mmseg.stack.config import load_config
+from cac_mmseg.stack.files import read_text
+from .settings import settings
+
+FOLDER = Path(__file__).with_name('configs')
+HEADS = sorted(path.stem for path in FOLDER.glob('*.py'))
+DEFAULT = 'voc-animals'  # as in the heads' configs
+# the others in that folder are parts of protocols
+PROTOCOLS = sorted({path.stem
+                    for path in (FOLDER / '_base_').glob('*.py')} -
+                   {'light', 'full'})
+# names the protocol that the heads' configs inherit from
+VARIABLE = 'CAC_STUDY_PROTOCOL'
+
+
+@dataclass(frozen=True)
+class Run:
+    """A head trained from a seed.
+
+    ``folder`` gets what the run needs and logs, ``result_file`` its figures,
+    at its end.
+    """
+    head: str
+    seed: int
+    config: Config
+    folder: Path
+    result_file: Path
+
+    def __str__(self) -> str:
+        return f'{self.head}, seed {self.seed}'
+
+    @property
+    def config_file(self) -> Path:
+        """The config that the run was started with."""
+        return self.folder / 'config.py'
+
+    @property
+    def iterations(self) -> int:
+        """Length of the schedule."""
+        return self.config.train_cfg.max_iters
+
+
+def plan(heads: Sequence[str],
+         seeds: int,
+         out: Path,
+         protocol: str = DEFAULT,
+         iterations: Optional[int] = None,
+         amp: bool = False,
+         options: Optional[dict] = None,
+         results: Optional[Path] = None) -> List[Run]:
+    """List the runs of a study, one seed of all heads after the other.
+
+    Args:
+        heads: Names of configs in ``tools/study/configs``, or paths of
+            configs that inherit from one.
+        seeds: How many; they count from 0.
+        out: Gets a folder for each run.
+        protocol: Of :data:`PROTOCOLS`.
+        iterations: Length of the schedule in place of the protocol's.
+        amp: Whether to train in bfloat16, where autocast does.
+        options: Changes to every config, such as the backbone's weights.
+        results: Holds the results, by default ``out / 'results'``.
+
+    Raises:
+        FileNotFoundError, ValueError: If a head has no config, or two have the
+            same name, or a result was obtained with another config.
+    """
+    results = results or out / 'results'
+    configs: Dict[str, Config] = {}
+    for head in heads:
+        name = Path(head).stem
+        if name in configs:
+            raise UserError(f'--heads names {name!r} twice')
+        configs[name] = _config(head, protocol, iterations, amp, options or {})
+    runs = []
+    for seed in range(seeds):
+        for head, config in configs.items():
+            config = config.copy()
+            config.randomness = dict(seed=seed)
+            name = f'{head}-seed{seed}'
+            run = Run(head, seed, config, out / name, results / f'{name}.json')
+            _check_same(run)
+            runs.append(run)
+    return runs
+
+
+def _config(head: str, protocol: str, iterations: Optional[int], amp: bool,
+            options: dict) -> Config:
+    if not head.endswith('.py') and head not in HEADS:
+        raise UserError(f'--heads must be of {", ".join(HEADS)}, or paths of '
+                        f'configs that inherit from one, got {head!r}')
+    path = head if head.endswith('.py') else FOLDER / f'{head}.py'
+    with _protocol(protocol):
+        config = load_config(path)
+    if iterations:
+        config.train_cfg.update(
+            max_iters=iterations, val_interval=-(-iterations // 2))
+        config.param_scheduler[0].end = iterations
+    config.merge_from_dict(options)
+    if amp:
+        config.optim_wrapper.update(type='AmpOptimWrapper', dtype='bfloat16')
+    config.val_evaluator = dict(type='PerImageIoU', iou_metrics=['mIoU'])
+    config.test_evaluator = config.val_evaluator
+    # an interrupted run starts again: the weights at its end are enough
+    config.default_hooks.checkpoint.update(
+        interval=config.train_cfg.max_iters, save_optimizer=False)
+    return config
+
+
+@contextmanager
+def _protocol(name: str) -> Iterator[None]:
+    """Let the configs of heads inherit from a protocol."""
+    logger = MMLogger.get_current_instance()
+    before, level = os.environ.get(VARIABLE), logger.level
+    os.environ[VARIABLE] = name
+    logger.setLevel('WARNING')  # mmengine logs each use of a variable
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        del os.environ[VARIABLE]
+        if before is not None:
+            os.environ[VARIABLE] = before
+
+
+def _check_same(run: Run) -> None:
+    if not run.result_file.is_file():
+        names = {path.name for path in run.folder.glob('*')}
+        if names and 'config.py' not in names:
+            raise UserError(f'{run.folder} is not of a study, and would be '
+                            'overwritten: give another --out')
+        return
+    there = json.loads(read_text(run.result_file))['settings']
+    asked = settings(run.config)
+    different = [
+        key for key in {
+            **there,
+            **asked
+        } if there.get(key) != asked.get(key)
+    ]
+    if different:
+        raise UserError(
+            f'{run.result_file} was obtained with another '
+            f'{", ".join(sorted(different))}: give another --out or '
+            '--results, or remove the file to run it again')
