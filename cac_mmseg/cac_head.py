@@ -13,6 +13,7 @@ from .cac_module import CaCModule, predict_jointly
 from .checks import (check_batch_norm, check_bool, check_dilations,
                      check_feature_map, check_int, check_kernel_size,
                      check_norm)
+from .intact import has_plain_classifier, inherits
 from .registry import resolve_module
 from .state_dict import Versioned
 
@@ -116,7 +117,7 @@ class CaCHead(Versioned, BaseDecodeHead):
         pooled = [self._pool(features)] if self.global_pool else []
         x = self.reduction(features)  # [b, c, h, w]
         modules = self.cac_modules
-        if all(map(_predicts_like_cac, modules)):
+        if len(modules) > 1 and all(map(_predicts_like_cac, modules)):
             kernels = predict_jointly(modules, x)
             return [m(x, k) for m, k in zip(modules, kernels)] + pooled
         return [module(x) for module in modules] + pooled
@@ -154,34 +155,8 @@ class CaCHead(Versioned, BaseDecodeHead):
         return (logits + self.conv_seg.bias[:, None]).unflatten(2, (h, w))
 
 
-def has_plain_classifier(head: CaCHead) -> bool:
-    """Return whether ``cls_seg`` does no more than dropout and a 1x1 conv.
-
-    Not where someone hooks, parametrizes, replaces or overrides a part of it.
-    """
-    conv, dropout = head.conv_seg, head.dropout
-    hooks = [
-        getattr(module, name) for module in (conv, dropout)
-        if module is not None
-        for name in ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks',
-                     '_backward_pre_hooks')
-    ]
-    return (inherits(head, BaseDecodeHead, 'cls_seg')
-            and inherits(conv, nn.Conv2d, 'forward') and not any(hooks)
-            and type(conv) is nn.Conv2d and conv.kernel_size == (1, 1)
-            and conv.stride == (1, 1) and conv.padding == (0, 0)
-            and conv.groups == 1 and conv.bias is not None
-            and (dropout is None or type(dropout) is nn.Dropout2d))
-
-
 def _predicts_like_cac(module: nn.Module) -> bool:
     """Return whether predict_jointly predicts what the module would."""
     return all(
         inherits(module, CaCModule, name)
         for name in ('forward', 'predict_kernels'))
-
-
-def inherits(module: nn.Module, base: type, name: str) -> bool:
-    """Return whether a method is that of ``base``, overridden nowhere."""
-    return (getattr(type(module), name, None) is getattr(base, name)
-            and name not in vars(module))

@@ -1,5 +1,5 @@
 """CaCModule: the parameters of one context-adaptive convolution."""
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -89,7 +89,8 @@ class CaCModule(Versioned, BaseModule):
 
     def predict_kernels(self, x: Tensor) -> Tensor:
         """Predict the normalised kernels, (B, G, C, s, s), for X."""
-        return predict_jointly([self], x)[0]
+        kernels = _predict(self, x, *self.query(), *self.key())
+        return self.normalise(kernels)
 
     def normalise(self, kernels: Tensor) -> Tensor:
         """Normalise kernels (B, G, C, ..., s, s) by set and channel."""
@@ -109,20 +110,18 @@ def predict_jointly(modules: Sequence[CaCModule], x: Tensor) -> List[Tensor]:
 
     M modules of G sets are M * G sets. They share in_channels and kernel_size.
     """
-    c = modules[0].in_channels
-    check_feature_map(x, c)
-    query_weight, query_bias = _stack([m.query for m in modules])
-    key_weight, key_bias = _stack([m.key for m in modules])
-    kernels = predict_kernels(x, query_weight, query_bias,
-                              key_weight.view(-1, c, c), key_bias.view(-1, c),
-                              modules[0].kernel_size)
+    projections = zip(*((*m.query(), *m.key()) for m in modules))
+    kernels = _predict(modules[0], x, *map(torch.cat, projections))
     parts = kernels.split([module.sets for module in modules], 1)
     return [module.normalise(part) for module, part in zip(modules, parts)]
 
 
-def _stack(projections: Sequence[Projection]) -> Tuple[Tensor, Tensor]:
-    """Return all weights, (rows, C), and all biases, (rows,)."""
-    weights, biases = zip(*(projection() for projection in projections))
-    if len(projections) == 1:  # cat would copy them
-        return weights[0].flatten(1), biases[0]
-    return torch.cat(weights).flatten(1), torch.cat(biases)
+def _predict(module: CaCModule, x: Tensor, query_weight: Tensor,
+             query_bias: Tensor, key_weight: Tensor,
+             key_bias: Tensor) -> Tensor:
+    """Predict kernels by projections of the module's shape, of any G."""
+    c = module.in_channels
+    check_feature_map(x, c)
+    return predict_kernels(x, query_weight.flatten(1), query_bias,
+                           key_weight.view(-1, c, c), key_bias.view(-1, c),
+                           module.kernel_size)

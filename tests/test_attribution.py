@@ -9,10 +9,10 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from cac_mmseg import CaCHead, GAPKernelModule
+from cac_mmseg.attribution import shares as attribution
 from cac_mmseg.attribution.paths import record
 from cac_mmseg.attribution.shares import (STEPS, attribute_context,
                                           resize_shares)
-from cac_mmseg.drawing import attribution
 
 SIZE = (48, 64)
 CLASSES = 4

@@ -11,23 +11,24 @@ from conftest import ROOT
 PACKAGE = ROOT / 'cac_mmseg'
 METHOD = {
     'functional', 'cac_module', 'cac_head', 'baselines', 'checks', 'errors',
-    'projection', 'registry', 'state_dict'
+    'intact', 'projection', 'registry', 'state_dict'
 }
 # what each part of the package may import from
 FLOORS = {
     'errors': set(),
     'checks': set(),
     'projection': set(),
+    'intact': set(),
     'registry': set(),
     'state_dict': set(),
     'ops': {'ops'},
     'functional': {'checks', 'ops'},
     'cac_module': {'checks', 'functional', 'projection', 'state_dict'},
-    'cac_head': {'cac_module', 'checks', 'registry', 'state_dict'},
+    'cac_head': {'cac_module', 'checks', 'intact', 'registry', 'state_dict'},
     'baselines': {'cac_module', 'checks', 'functional'},
     'stack': {'errors', 'ops', 'stack'},
     'datasets': {'checks', 'datasets', 'stack'},
-    'attribution': {'attribution', 'stack', *METHOD},
+    'attribution': {'attribution', 'ops', 'stack', *METHOD},
     'drawing': {'attribution', 'drawing', 'errors', 'stack'},
     'hooks': {'attribution', 'checks', 'drawing', 'errors', 'hooks', 'stack'},
     'commands': {

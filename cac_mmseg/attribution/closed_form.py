@@ -9,15 +9,16 @@ the responses S are linear in the kernels D. So along the straight line of
           \frac{\sigma(S_{i,c,p}) - \sigma(S^0_{i,c,p})}
                {S_{i,c,p} - S^0_{i,c,p}}
 """
-from typing import Callable, Iterator, List, Optional, Sequence
+from typing import Callable, List, Optional, Sequence
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..cac_head import CaCHead, has_plain_classifier, inherits
+from ..cac_head import CaCHead
 from ..cac_module import CaCModule
+from ..intact import has_plain_classifier, inherits
+from ..ops.decomposed import shifted
 from .paths import ContextPath, KernelPath
 
 
@@ -69,7 +70,7 @@ def closed_form(path: ContextPath, differences: Tensor,
     gradients = path.x.new_zeros(len(differences), *start.shape)
     for i, dilation in enumerate(module.dilations):
         g = i % module.sets
-        shifts = [*_shifts(x, module.kernel_size, dilation)]
+        shifts = [*shifted(x, module.kernel_size, dilation)]
         responses = [
             sum(kernel[:, None, None] * shift
                 for kernel, shift in zip(kernels[g].t(), shifts))
@@ -80,16 +81,6 @@ def closed_form(path: ContextPath, differences: Tensor,
             means = reduce(weights * shift).flatten(1).t()
             gradients[:, g, :, t] += differences * means
     return gradients.flatten(1)
-
-
-def _shifts(x: Tensor, kernel_size: int, dilation: int) -> Iterator[Tensor]:
-    """Yield what each tap of a kernel reads of X, (C, H, W)."""
-    h, w = x.shape[1:]
-    padded = F.pad(x, (dilation * (kernel_size // 2), ) * 4)
-    for i in range(kernel_size):
-        for j in range(kernel_size):
-            top, left = i * dilation, j * dilation
-            yield padded[:, top:top + h, left:left + w]
 
 
 def _secant(start: Tensor, end: Tensor) -> Tensor:

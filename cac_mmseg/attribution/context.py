@@ -1,6 +1,6 @@
 """Kernels and weighting maps of a model's modules, for visualisation."""
 from contextlib import contextmanager
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 import torch.nn as nn
@@ -41,6 +41,24 @@ def kernels_of(module: CaCModule,
     return x, module.predict_kernels(x) if kernels is None else kernels
 
 
+@contextmanager
+def inputs_of(
+    modules: Sequence[nn.Module]
+) -> Iterator[Dict[nn.Module, Tuple[Tensor, ...]]]:
+    """Keep what modules are called with while a model runs, the last time."""
+    inputs: Dict[nn.Module, Tuple[Tensor, ...]] = {}
+
+    def keep(module: nn.Module, given: Tuple[Tensor, ...]) -> None:
+        inputs[module] = given
+
+    handles = [m.register_forward_pre_hook(keep) for m in modules]
+    try:
+        yield inputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 @torch.no_grad()
 def capture_context(model: BaseSegmentor, data: dict) -> List[Context]:
     """Run a model on a full image, and return its modules' kernels and maps.
@@ -52,32 +70,18 @@ def capture_context(model: BaseSegmentor, data: dict) -> List[Context]:
     Returns:
         One per module that predicts depth-wise kernels, on the CPU.
     """
-    contexts: List[Context] = []
-    with _capturing(model, contexts):
+    modules = context_modules(model)
+    with inputs_of([module for _, module in modules]) as inputs:
         model(model.data_preprocessor(data, False)['inputs'], mode='tensor')
+    contexts = []
+    for name, module in modules:
+        if module in inputs:  # not of a head that only training uses
+            x, kernels = kernels_of(module, inputs[module])
+            maps = weighting_maps(x[:1], kernels[:1], module.dilations)
+            contexts.append(
+                Context(name, module.dilations, kernels[0].float().cpu(),
+                        maps[0].cpu()))
     return contexts
-
-
-@contextmanager
-def _capturing(model: nn.Module, contexts: List[Context]) -> Iterator[None]:
-
-    def keep(name: str, module: nn.Module, inputs: Sequence[Tensor]) -> None:
-        x, kernels = kernels_of(module, inputs)
-        maps = weighting_maps(x[:1], kernels[:1], module.dilations)
-        contexts.append(
-            Context(name, module.dilations, kernels[0].float().cpu(),
-                    maps[0].cpu()))
-
-    handles = [
-        module.register_forward_pre_hook(
-            lambda module, inputs, name=name: keep(name, module, inputs))
-        for name, module in context_modules(model)
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def choose_channels(

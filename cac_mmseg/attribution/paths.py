@@ -1,6 +1,7 @@
 """The paths by which context reaches the logits: means over positions."""
-from contextlib import ExitStack, contextmanager
-from typing import ContextManager, Iterator, List, NamedTuple, Tuple
+from contextlib import contextmanager
+from typing import (ContextManager, Dict, Iterator, List, NamedTuple, Tuple,
+                    Type)
 
 import torch
 import torch.nn as nn
@@ -14,35 +15,36 @@ from ..baselines import FixedKernelModule, IdentityModule
 from ..cac_head import CaCHead
 from ..cac_module import CaCModule
 from ..errors import UserError
-from .context import kernels_of
+from .context import inputs_of, kernels_of
 
 # Predicted at a time, of the kernels that each position predicts by itself
 MAX_VALUES = 2**24
 
+Inputs = Dict[nn.Module, Tuple[Tensor, ...]]  # of modules, by the module
+
 
 class ContextPath:
-    """A value that context determines: the mean of one of each position.
+    """A value averaged over positions, as a forward of the model had it.
 
-    ``start`` is the value under the mean context, ``end`` under the image's,
-    and ``point`` the one that a forward used in their place.
+    Kernels are one, the globally pooled branch is another.
+
+    Attributes:
+        module: That computes the value.
+        in_backbone: Whether it is outside of the decode head.
+        x: Feature map whose positions the value averages over, (1, C, h, w).
+        start: The value under the mean context: where the normalisation's
+            input is its running mean.
+        end: The value under the context of the image.
     """
     kind = ''
 
-    def __init__(self, name: str, module: nn.Module) -> None:
-        self.module = module
-        self.in_backbone = not name.startswith('decode_head')
-        self.x = self.start = self.end = self.point = torch.zeros(())
+    def __init__(self, module: nn.Module, in_backbone: bool, x: Tensor,
+                 start: Tensor, end: Tensor) -> None:
+        self.module, self.in_backbone = module, in_backbone
+        self.x, self.start, self.end = x, start, end
 
-    def recording(self) -> ContextManager:
-        """Record ``start`` and ``end`` in a forward of the model.
-
-        Raises:
-            ValueError: If the value follows a norm without a running mean.
-        """
-        raise NotImplementedError
-
-    def _use_point(self) -> RemovableHandle:
-        """Make the next forward use ``point``."""
+    def _replace(self, value: Tensor) -> RemovableHandle:
+        """Make forwards use a value in place of ``end``."""
         raise NotImplementedError
 
     def terms(self) -> Iterator[Tensor]:
@@ -58,7 +60,7 @@ class ContextPath:
 
         Args:
             gradient: Of the margin, the mean along the line; as many values
-                as ``point``.
+                as ``end``.
         """
         shares = torch.cat([
             part.double() @ gradient.double().flatten()
@@ -67,43 +69,51 @@ class ContextPath:
         return shares.view(self.x.shape[2:])
 
     @contextmanager
-    def using(self, value: Tensor) -> Iterator[None]:
-        """Make forwards use a value, as ``point``, in place of ``end``."""
-        self.point = value.detach().requires_grad_()
-        handle = self._use_point()
+    def using(self, value: Tensor) -> Iterator[Tensor]:
+        """Make forwards use a value in place of ``end``.
+
+        Yields:
+            The value, as a leaf that takes a gradient.
+        """
+        leaf = value.detach().requires_grad_()
+        handle = self._replace(leaf)
         try:
-            yield
+            yield leaf
         finally:
             handle.remove()
 
-    def at(self, alpha: float) -> ContextManager:
+    def at(self, alpha: float) -> ContextManager[Tensor]:
         """Make forwards use the value at ``alpha`` on the line."""
         return self.using(self.start + alpha * (self.end - self.start))
 
 
 class KernelPath(ContextPath):
-    """The kernels of a module."""
+    """The kernels of a module.
+
+    Args:
+        module, in_backbone: See :class:`ContextPath`.
+        inputs: What modules were called with.
+
+    Raises:
+        UserError: If the kernels' norm has no running mean.
+    """
     kind = 'kernels'
 
-    @contextmanager
-    def recording(self) -> Iterator[None]:
+    def __init__(self, module: CaCModule, in_backbone: bool,
+                 inputs: Inputs) -> None:
+        x, end = kernels_of(module, inputs[module])
+        start = of_mean_context(module.kernel_norm).view(end.shape[1:3])
+        start = start.view(*start.shape, *[1] * (end.dim() - 3))
+        super().__init__(module, in_backbone, x, start.expand_as(end), end)
 
-        def record(module: CaCModule, inputs: Tuple[Tensor, ...]) -> None:
-            self.x, self.end = kernels_of(module, inputs)
-            bias = of_mean_context(module.kernel_norm)
-            bias = bias.view(self.end.shape[1:3])  # [g, c]
-            bias = bias.view(*bias.shape, *[1] * (self.end.dim() - 3))
-            self.start = bias.expand_as(self.end)
+    @staticmethod
+    def watched(module: CaCModule) -> List[nn.Module]:
+        """Return the modules whose inputs are needed."""
+        return [module]
 
-        handle = self.module.register_forward_pre_hook(record)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def _use_point(self) -> RemovableHandle:
+    def _replace(self, value: Tensor) -> RemovableHandle:
         return self.module.register_forward_pre_hook(lambda _, inputs:
-                                                     (inputs[0], self.point))
+                                                     (inputs[0], value))
 
     def terms(self) -> Iterator[Tensor]:
         # each position as an image: [n, c, 1, 1]
@@ -117,42 +127,33 @@ class PooledPath(ContextPath):
     """The globally pooled branch of a head, after its activation.
 
     Position by position it is a mean ahead of the activation, which is passed
-    by its secant.
+    by its secant. Arguments and errors: those of :class:`KernelPath`.
     """
     kind = 'pooled'
 
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        conv = self.module.pool_conv
-
-        def record_features(_: nn.Module, inputs: Tuple[Tensor, ...]) -> None:
-            self.x, = inputs
-
-        def record(_: nn.Module, inputs: Tuple[Tensor, ...]) -> None:
-            end = conv.forward(inputs[0], activate=False)
-            # without a norm there is no mean context: features of zeros
-            start = of_mean_context(conv.norm) if conv.norm else conv.conv.bias
-            self.linear_start = start.view(1, -1, 1, 1).expand_as(end)
-            self.start, self.end = (
-                conv.activate(z.clone()) if conv.with_activation else z
-                for z in (self.linear_start, end))
-            change = end - self.linear_start
-            self.secant = torch.where(change == 0, end > 0,
-                                      (self.end - self.start) / change)
-
-        handles = [
-            self.module.reduction.register_forward_pre_hook(record_features),
-            conv.register_forward_pre_hook(record)
+    def __init__(self, module: CaCHead, in_backbone: bool,
+                 inputs: Inputs) -> None:
+        conv, (x, ) = module.pool_conv, inputs[module.reduction]
+        end = conv.forward(inputs[module.pool_conv][0], activate=False)
+        # without a norm there is no mean context: features of zeros
+        start = of_mean_context(conv.norm) if conv.norm else conv.conv.bias
+        self.linear_start = start.view(1, -1, 1, 1).expand_as(end)
+        activated = [
+            conv.activate(z.clone()) if conv.with_activation else z
+            for z in (self.linear_start, end)
         ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        change = end - self.linear_start
+        self.secant = torch.where(change == 0, end > 0,
+                                  (activated[1] - activated[0]) / change)
+        super().__init__(module, in_backbone, x, *activated)
 
-    def _use_point(self) -> RemovableHandle:
-        return self.module.pool_conv.register_forward_hook(
-            lambda *_: self.point)
+    @staticmethod
+    def watched(module: CaCHead) -> List[nn.Module]:
+        """Return the modules whose inputs are needed."""
+        return [module.reduction, module.pool_conv]
+
+    def _replace(self, value: Tensor) -> RemovableHandle:
+        return self.module.pool_conv.register_forward_hook(lambda *_: value)
 
     def terms(self) -> Iterator[Tensor]:
         conv = self.module.pool_conv
@@ -199,6 +200,30 @@ class Recording(NamedTuple):
         return self.model.postprocess_result(logits, samples)[0]
 
 
+@contextmanager
+def recording(model: nn.Module) -> Iterator[List[ContextPath]]:
+    """Record the paths of the last forward that runs inside.
+
+    Yields:
+        A list that is filled at the end.
+
+    Raises:
+        UserError: If the model has no path of context, or one that is no mean
+            over positions, or if it is a cascade.
+    """
+    found = _find_paths(model)
+    paths: List[ContextPath] = []
+    watched = [
+        part for _, module, kind in found for part in kind.watched(module)
+    ]
+    with torch.no_grad(), inputs_of(watched) as inputs:
+        yield paths
+        paths += [
+            kind(module, not name.startswith('decode_head'), inputs)
+            for name, module, kind in found
+        ]
+
+
 def record(model: BaseSegmentor, data: dict) -> Recording:
     """Run a model once, and keep what attribution needs.
 
@@ -207,10 +232,8 @@ def record(model: BaseSegmentor, data: dict) -> Recording:
         data: A batch of one image as a data loader gives it.
 
     Raises:
-        ValueError: If the model has no path of context, or one that is no
-            mean over positions, or if it pads the image.
+        UserError: As :func:`recording`; if the model pads the image.
     """
-    paths = find_paths(model)
     inputs = model.data_preprocessor(data, False)['inputs']
     size, full = data['inputs'][0].shape[1:], inputs.shape[2:]
     if size != full:
@@ -218,31 +241,25 @@ def record(model: BaseSegmentor, data: dict) -> Recording:
             f'the model pads the image of {tuple(size)} to {tuple(full)} '
             '(data_preprocessor.test_cfg), and positions of the padding have '
             'no place in the image: give images of a size that needs none')
-    with torch.no_grad(), ExitStack() as stack:
-        for path in paths:
-            stack.enter_context(path.recording())
+    with recording(model) as paths:
         features = model.extract_feat(inputs)
         logits = model.decode_head(features)
     return Recording(model, data, inputs, features, logits, paths)
 
 
-def find_paths(model: nn.Module) -> List[ContextPath]:
-    """Find the paths of a model.
-
-    Raises:
-        ValueError: If it has none, or one that is no mean over positions, or
-            if it is a cascade.
-    """
+def _find_paths(
+        model: nn.Module) -> List[Tuple[str, nn.Module, Type[ContextPath]]]:
+    """Return the modules of paths, with names and what to make of them."""
     if isinstance(getattr(model, 'decode_head', None), nn.ModuleList):
         raise UserError('the model is a cascade of decode heads: attribution '
                         'needs one head')
-    paths: List[ContextPath] = []
+    found: List[Tuple[str, nn.Module, Type[ContextPath]]] = []
     for name, module in model.named_modules():
         if name.startswith('auxiliary_head'):
             continue  # it does not predict
         if isinstance(module, CaCModule):
             if not isinstance(module, FixedKernelModule):
-                paths.append(KernelPath(name, module))
+                found.append((name, module, KernelPath))
         elif isinstance(module, CaCHead):
             for part in module.cac_modules:
                 if not isinstance(part, (CaCModule, IdentityModule)):
@@ -250,11 +267,11 @@ def find_paths(model: nn.Module) -> List[ContextPath]:
                         f'{type(part).__name__} gives positions no share: its '
                         'weights are no affine function of a mean over them')
             if module.global_pool:
-                paths.append(PooledPath(name, module))
-    if not paths:
+                found.append((name, module, PooledPath))
+    if not found:
         raise UserError('the model has no context to attribute: neither a '
                         'CaCModule nor a globally pooled branch of a CaCHead')
-    return paths
+    return found
 
 
 def of_mean_context(norm: nn.Module) -> Tensor:

@@ -5,7 +5,7 @@ graph and in transforms of ``torch.func``. No call fixes batch, height or
 width, so an exported graph keeps them dynamic; a grouped convolution would fix
 the batch in its number of groups.
 """
-from typing import List, Sequence, Tuple
+from typing import Iterator, List, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -21,24 +21,28 @@ def pool_queries(x: Tensor, query_weight: Tensor,
     return queries @ x.transpose(1, 2) / x.shape[2], queries.mean(2)
 
 
+def shifted(x: Tensor, kernel_size: int, dilation: int) -> Iterator[Tensor]:
+    """Yield what each tap of a kernel reads of X (..., H, W), zero padded."""
+    h, w = x.shape[-2:]
+    padded = F.pad(x, (dilation * (kernel_size // 2), ) * 4)
+    for i in range(kernel_size):
+        for j in range(kernel_size):
+            top, left = i * dilation, j * dilation
+            yield padded[..., top:top + h, left:left + w]
+
+
 def weighting_maps(x: Tensor, kernels: Tensor,
                    dilations: Sequence[int]) -> List[Tensor]:
     """See :func:`cac_mmseg.functional.weighting_maps`: (B, C, H, W) each."""
     dtype = torch.promote_types(x.dtype, torch.float32)
-    h, w = x.shape[2:]
+    x = x.to(dtype)
     sets, s = kernels.shape[1], kernels.shape[4]
-    margin = max(dilations) * (s // 2)
-    padded = F.pad(x.to(dtype), (margin, ) * 4)
     taps = kernels.to(dtype).flatten(3)[..., None, None]  # [b, g, c, t, 1, 1]
     maps = []
     for i, dilation in enumerate(dilations):
         response = 0
-        for t in range(s * s):
-            top, left = (
-                margin + dilation * (j - s // 2) for j in divmod(t, s))
-            response = response + (
-                padded[:, :, top:top + h, left:left + w] *
-                taps[:, i % sets, :, t])
+        for t, part in enumerate(shifted(x, s, dilation)):
+            response = response + part * taps[:, i % sets, :, t]
         maps.append(response.sigmoid())
     return maps
 

@@ -20,7 +20,7 @@ from mmseg.models import BaseSegmentor
 from torch import Tensor
 
 from cac_mmseg.attribution.paths import (ContextPath, KernelPath, PooledPath,
-                                         find_paths)
+                                         recording)
 from cac_mmseg.stack.checkpoint import load_model
 from cac_mmseg.stack.tables import markdown_table
 from tools.study.results import HeadResults, gaps
@@ -31,23 +31,21 @@ CHANGES = ('mean kernels', 'kernels of another', 'mean branch',
 Values = Dict[ContextPath, Tensor]
 
 
-def changes(mean: Values, other: Values) -> Dict[str, Values]:
+def changes(paths: Sequence[ContextPath], mean: Sequence[Tensor],
+            other: Sequence[Tensor]) -> Dict[str, Values]:
     """Return what takes the place of the image's own context, by name.
 
     Args:
+        paths: Of the model.
         mean: Of each path, its value under the mean context.
         other: Its value for another image.
     """
-
-    def part(values: Values, kind: type) -> Values:
-        return {p: value for p, value in values.items() if isinstance(p, kind)}
-
-    parts = [
-        part(values, kind) for kind in (KernelPath, PooledPath)
-        for values in (mean, other)
-    ]
+    parts: List[Values] = [{
+        path: value
+        for path, value in zip(paths, values) if isinstance(path, kind)
+    } for kind in (KernelPath, PooledPath) for values in (mean, other)]
     if all(parts):  # else both are the one that there is
-        parts.append(other)
+        parts.append(dict(zip(paths, other)))
     return {name: part for name, part in zip(CHANGES, parts) if part}
 
 
@@ -67,20 +65,18 @@ def measure(run: Path, images: Optional[int]) -> Dict[str, np.ndarray]:
     model = load_model(run / 'config.py', checkpoint)
     model.cfg.val_dataloader.batch_size = 1
     loader = Runner.build_dataloader(model.cfg.val_dataloader)
-    paths = find_paths(model)
     areas: Dict[str, List[np.ndarray]] = {OWN: []}
-    means: List[Values] = []
-    ends: List[Values] = []
+    means: List[List[Tensor]] = []
+    ends: List[List[Tensor]] = []
     for data in islice(loader, images):
-        with ExitStack() as stack:
-            for path in paths:
-                stack.enter_context(path.recording())
+        with recording(model) as paths:
             areas[OWN].append(segment(model, data))
-        means.append({path: path.start for path in paths})
-        ends.append({path: path.end for path in paths})
-    others = np.roll(ends, -(len(ends) // 2))
-    for data, mean, other in zip(loader, means, others):
-        for name, values in changes(mean, other).items():
+        means.append([path.start for path in paths])
+        ends.append([path.end for path in paths])
+    half = len(ends) // 2
+    for i, (data, mean) in enumerate(zip(loader, means)):
+        other = ends[(i + half) % len(ends)]
+        for name, values in changes(paths, mean, other).items():
             with ExitStack() as stack:
                 for path, value in values.items():
                     stack.enter_context(path.using(value))

@@ -1,0 +1,29 @@
+"""Whether a part of a model is as it was built: nothing hooked or replaced."""
+import torch.nn as nn
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+
+
+def has_plain_classifier(head: BaseDecodeHead) -> bool:
+    """Return whether ``cls_seg`` does no more than dropout and a 1x1 conv.
+
+    Not where someone hooks, parametrizes, replaces or overrides a part of it.
+    """
+    conv, dropout = head.conv_seg, head.dropout
+    hooks = [
+        getattr(module, name) for module in (conv, dropout)
+        if module is not None
+        for name in ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks',
+                     '_backward_pre_hooks')
+    ]
+    return (inherits(head, BaseDecodeHead, 'cls_seg')
+            and inherits(conv, nn.Conv2d, 'forward') and not any(hooks)
+            and type(conv) is nn.Conv2d and conv.kernel_size == (1, 1)
+            and conv.stride == (1, 1) and conv.padding == (0, 0)
+            and conv.groups == 1 and conv.bias is not None
+            and (dropout is None or type(dropout) is nn.Dropout2d))
+
+
+def inherits(module: nn.Module, base: type, name: str) -> bool:
+    """Return whether a method is that of ``base``, overridden nowhere."""
+    return (getattr(type(module), name, None) is getattr(base, name)
+            and name not in vars(module))
