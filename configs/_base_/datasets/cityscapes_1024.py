@@ -1,6 +1,5 @@
 _base_ = './cityscapes.py'
 crop_size = (1024, 1024)
 train_pipeline = _base_.train_pipeline
-train_pipeline[3] = dict(
-    type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75)
+train_pipeline[3].crop_size = crop_size
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -8,6 +8,6 @@ model = dict(
         strides=(1, 2, 2, 1, 1, 1, 1),
         dilations=(1, 1, 1, 2, 2, 4, 4),
         out_indices=(1, 2, 4, 6),
-        norm_cfg=dict(type='SyncBN', requires_grad=True)),
+        norm_cfg=_base_.norm_cfg),
     decode_head=dict(in_channels=320),
     auxiliary_head=dict(in_channels=96))

@@ -1,16 +1,7 @@
-# With a second loss on the map of stride 16.
-_base_ = './cac_pyramid.py'
+# As cac_pyramid, with a second loss.
+_base_ = './cac_aux.py'
 model = dict(
-    auxiliary_head=dict(
-        type='FCNHead',
-        in_channels=384,
-        in_index=2,
-        channels=256,
-        num_convs=1,
-        concat_input=False,
-        dropout_ratio=0.1,
-        num_classes=19,
-        norm_cfg=dict(type='SyncBN', requires_grad=True),
-        align_corners=False,
-        loss_decode=dict(
-            type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4)))
+    pretrained=None,
+    decode_head=dict(
+        in_index=[1, 2, 3], input_transform='resize_concat', channels=256),
+    auxiliary_head=dict(in_channels=384))

@@ -1,12 +1,5 @@
 _base_ = './schedule_80k.py'
-param_scheduler = [
-    dict(
-        type='PolyLR',
-        eta_min=1e-4,
-        power=0.9,
-        begin=0,
-        end=10000,
-        by_epoch=False)
-]
+param_scheduler = _base_.param_scheduler
+param_scheduler[0].end = 10000
 train_cfg = dict(max_iters=10000, val_interval=1000)
 default_hooks = dict(checkpoint=dict(interval=1000))
