@@ -12,7 +12,7 @@ from torch import Tensor
 from .cac_module import CaCModule, predict_jointly
 from .checks import (check_batch_norm, check_bool, check_dilations,
                      check_feature_map, check_int, check_kernel_size,
-                     check_norm)
+                     check_norm, check_one_map)
 from .intact import has_plain_classifier, inherits
 from .registry import resolve_module
 from .state_dict import Versioned
@@ -71,10 +71,7 @@ class CaCHead(Versioned, BaseDecodeHead):
         check_bool('share_kernels', share_kernels)
         self.num_heads = check_int('num_heads', num_heads)
         self.global_pool = check_bool('global_pool', global_pool)
-        if self.input_transform == 'multiple_select':
-            raise ValueError(
-                "input_transform must be None or 'resize_concat', got "
-                "'multiple_select': CaCHead reads one feature map")
+        check_one_map(self.input_transform)
         conv = dict(
             conv_cfg=self.conv_cfg,
             norm_cfg=self.norm_cfg,
@@ -117,7 +114,9 @@ class CaCHead(Versioned, BaseDecodeHead):
         pooled = [self._pool(features)] if self.global_pool else []
         x = self.reduction(features)  # [b, c, h, w]
         modules = self.cac_modules
-        if len(modules) > 1 and all(map(_predicts_like_cac, modules)):
+        if len(modules) > 1 and all(
+                inherits(m, CaCModule, 'forward', 'predict_kernels')
+                for m in modules):
             kernels = predict_jointly(modules, x)
             return [m(x, k) for m, k in zip(modules, kernels)] + pooled
         return [module(x) for module in modules] + pooled
@@ -153,10 +152,3 @@ class CaCHead(Versioned, BaseDecodeHead):
         logits = sum(part @ x.flatten(2)
                      for part, x in zip(weight.split(self.channels, 2), maps))
         return (logits + self.conv_seg.bias[:, None]).unflatten(2, (h, w))
-
-
-def _predicts_like_cac(module: nn.Module) -> bool:
-    """Return whether predict_jointly predicts what the module would."""
-    return all(
-        inherits(module, CaCModule, name)
-        for name in ('forward', 'predict_kernels'))

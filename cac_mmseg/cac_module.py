@@ -15,9 +15,8 @@ from .functional import predict_kernels, reweight
 from .projection import Projection
 from .state_dict import Versioned
 
-# The mean over N positions has 1 / N^2 of the variance of the paper's sum, so
-# the usual eps of 1e-5 would shrink the kernels, whose variance starts near
-# 1e-3 and falls with weight decay. 1e-12 is 1e-5 / N^2 at N = 45 * 60.
+# 1e-5 / N^2 at N = 45 * 60: the variance of a mean is 1 / N^2 of that of the
+# paper's sum, so the usual eps would shrink the kernels.
 KERNEL_NORM_EPS = 1e-12
 
 
@@ -89,8 +88,7 @@ class CaCModule(Versioned, BaseModule):
 
     def predict_kernels(self, x: Tensor) -> Tensor:
         """Predict the normalised kernels, (B, G, C, s, s), for X."""
-        kernels = _predict(self, x, *self.query(), *self.key())
-        return self.normalise(kernels)
+        return self.normalise(_predict(self, x, *self.query(), *self.key()))
 
     def normalise(self, kernels: Tensor) -> Tensor:
         """Normalise kernels (B, G, C, ..., s, s) by set and channel."""

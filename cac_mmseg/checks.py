@@ -67,6 +67,14 @@ def check_dilations(dilations: Any) -> Tuple[int, ...]:
     return tuple(dilations)
 
 
+def check_one_map(input_transform: Any) -> None:
+    """Check that a head is not given several feature maps side by side."""
+    if input_transform == 'multiple_select':
+        raise ValueError("input_transform must be None or 'resize_concat', "
+                         "got 'multiple_select': CaCHead reads one feature "
+                         'map')
+
+
 def check_feature_map(x: Any, channels: Optional[int] = None) -> None:
     """Check that ``x`` is a (B, C, H, W) floating point tensor.
 

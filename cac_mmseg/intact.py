@@ -23,7 +23,8 @@ def has_plain_classifier(head: BaseDecodeHead) -> bool:
             and (dropout is None or type(dropout) is nn.Dropout2d))
 
 
-def inherits(module: nn.Module, base: type, name: str) -> bool:
-    """Return whether a method is that of ``base``, overridden nowhere."""
-    return (getattr(type(module), name, None) is getattr(base, name)
-            and name not in vars(module))
+def inherits(module: nn.Module, base: type, *names: str) -> bool:
+    """Return whether methods are those of ``base``, overridden nowhere."""
+    return all(
+        getattr(type(module), name, None) is getattr(base, name)
+        and name not in vars(module) for name in names)

@@ -19,7 +19,7 @@ from cac_mmseg.commands import check_data
 from cac_mmseg.commands.check_data import settings
 from cac_mmseg.stack.config import (dataset_without_data, find_config,
                                     load_config)
-from cac_mmseg.stack.labels import targets_of
+from cac_mmseg.stack.targets import targets_of
 
 ROOTS = dict(
     cityscapes=('data/cityscapes/leftImg8bit', 'data/cityscapes/gtFine'),

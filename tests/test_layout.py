@@ -38,22 +38,25 @@ FLOORS = {
 }
 
 
-def imports(path):
-    """Parts of the package that a file imports, wherever in it."""
+def modules(path):
+    """What a file imports, wherever in it, by full names."""
     module = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
     package = module.rpartition('.')[0]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = resolve_name('.' * node.level + (node.module or ''),
                                 package) if node.level else node.module
-            names = [f'{base}.{alias.name}' for alias in node.names]
-        else:
-            continue
-        for name in names:
-            if name.startswith('cac_mmseg.'):
-                yield name.split('.')[1]
+            yield from (f'{base}.{alias.name}' for alias in node.names)
+
+
+def imports(path):
+    """Parts of the package that a file imports."""
+    return {
+        name.split('.')[1]
+        for name in modules(path) if name.startswith('cac_mmseg.')
+    }
 
 
 FILES = [
@@ -66,8 +69,16 @@ FILES = [
     'path', FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_down(path):
     floor = path.relative_to(PACKAGE).parts[0].removesuffix('.py')
-    above = {*imports(path)} - FLOORS[floor] - {'__version__'}
+    above = imports(path) - FLOORS[floor] - {'__version__'}
     assert not above, f'{path} imports from {above}'
+
+
+@pytest.mark.parametrize(
+    'path', [*PACKAGE.rglob('*.py')],
+    ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_package_imports_no_tool(path):
+    """Tools import the package, never the other way."""
+    assert 'tools' not in {name.split('.')[0] for name in modules(path)}
 
 
 def without_encoding(path):

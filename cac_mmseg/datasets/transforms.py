@@ -6,7 +6,8 @@ from mmcv.transforms import BaseTransform, Compose
 from mmseg.registry import TRANSFORMS
 
 from ..checks import check_int
-from ..stack.labels import Target, check_labels
+from ..stack.labels import check_labels
+from ..stack.targets import Target
 
 
 @TRANSFORMS.register_module()

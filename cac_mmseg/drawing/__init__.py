@@ -1,1 +1,4 @@
-"""Pictures and pages, and the reader of images and labels."""
+"""Pictures and pages, and the reader of the images and labels they show.
+
+Nothing is computed of a model here: that is attribution's.
+"""

@@ -13,8 +13,9 @@ from torch.utils.data import Subset
 from ..drawing.reader import Reader
 from ..errors import UserError
 from ..stack.config import unwrapped
-from ..stack.labels import (check_labels, count_values, head_faults,
-                            stored_values, targets_of, untrained, wraps)
+from ..stack.labels import (check_labels, count_values, stored_values,
+                            untrained, wraps)
+from ..stack.targets import head_faults, targets_of
 
 SAMPLES = 8  # label maps of each data set that are read before training
 

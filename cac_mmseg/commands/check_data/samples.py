@@ -11,9 +11,9 @@ from mmengine.utils import track_progress_rich
 from ...drawing.reader import Reader, is_there
 from ...errors import UserError
 from ...stack.config import build_datasets, dataset_configs
-from ...stack.labels import (KINDS, Fault, Target, count_values, find_faults,
-                             stored_values, targets_of, unconverted_mask,
-                             untrained, wraps)
+from ...stack.labels import (KINDS, Fault, count_values, find_faults,
+                             stored_values, unconverted_mask, untrained, wraps)
+from ...stack.targets import Target, targets_of
 from ...stack.words import counted
 from .settings import EVALUATED, build_heads, contradictions, metric_targets
 

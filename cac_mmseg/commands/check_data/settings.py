@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmseg.registry import METRICS, MODELS
 
-from ...stack.labels import Target, head_faults, targets_of
+from ...stack.targets import Target, head_faults, targets_of
 from ...stack.words import counted
 
 EVALUATED = ('val', 'test')

@@ -1,5 +1,5 @@
-# What data sets of photographs share: crops of random scale for training, whole
-# images for testing. Each names its folders, and what differs.
+# What data sets of photographs share: crops of random scale for training and
+# whole images for testing. Each names its folders, and what differs.
 crop_size = (512, 512)
 train_pipeline = [
     dict(type='LoadImageFromFile'),

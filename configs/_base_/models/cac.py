@@ -1,4 +1,4 @@
-# What all models share; each names its backbone, and what the head reads of it.
+# What all models share. Each names its backbone and what the head reads of it.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 data_preprocessor = dict(
     type='SegDataPreProcessor',
