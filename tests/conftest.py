@@ -1,10 +1,12 @@
 import os
 import random
+import shlex
 import shutil
 import sys
 import venv
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,7 +27,7 @@ SEED = int(
     os.environ.setdefault('CAC_SEED',
                           str(random.SystemRandom().getrandbits(31))))
 core.global_force_seed = SEED  # as --hypothesis-seed does
-settings.register_profile('seeded', database=None)
+settings.register_profile('seeded', database=None, deadline=None)
 settings.load_profile('seeded')
 with suppress(ImportError):  # of another version of hypothesis
     from hypothesis.internal.conjecture import providers
@@ -68,6 +70,59 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp('bare')
     venv.create(root, with_pip=False)
     return root / ('Scripts' if os.name == 'nt' else 'bin') / 'python'
+
+
+@pytest.fixture
+def cli(capsys):
+    """Run a command line here: its exit status, and what it printed."""
+    from cac_mmseg.__main__ import main
+
+    def run(line, *words, main=main):
+        capsys.readouterr()
+        status = 0
+        try:
+            main([*shlex.split(line), *map(str, words)])
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return status, ''.join(capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def shapes(tmp_path_factory, configs):
+    """A config of ContextShapes, and weights in which no branch is trivial."""
+    from mmseg.apis import init_model
+    folder = tmp_path_factory.mktemp('shapes')
+    config, weights = folder / 'config.py', folder / 'weights.pth'
+    config.write_text(f"_base_ = '{configs}/cac_r18_contextshapes.py'\n"
+                      'model = dict(decode_head=dict(num_heads=2))\n')
+    model = init_model(str(config), device='cpu').train()
+    model(torch.randn(2, 3, 64, 96))  # statistics of the norms
+    torch.save(model.state_dict(), weights)
+    return SimpleNamespace(config=config, weights=weights)
+
+
+def table(text):
+    """Rows of a table in words; bars are between the cells."""
+    lines = text.strip().splitlines()
+    return [[cell.strip() for cell in line.split('|')] for line in lines]
+
+
+def labelled(labels, **metainfo):
+    """A sample of mmseg with a label map, of (H, W)."""
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+    data = PixelData(data=torch.as_tensor(labels)[None])
+    return SegDataSample(gt_sem_seg=data, metainfo=metainfo)
+
+
+def build(cfg):
+    """Build a part of mmseg."""
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+    init_default_scope('mmseg')
+    return MODELS.build(cfg)
 
 
 def pytest_report_header() -> str:
