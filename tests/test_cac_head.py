@@ -4,24 +4,26 @@ import warnings
 import pytest
 import reference
 import torch
+from conftest import build, labelled
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
-from mmengine.structures import PixelData
-from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
 from torch.nn.utils import parametrizations, prune
 
 from cac_mmseg import CaCHead
 from cac_mmseg.cac_module import KERNEL_NORM_EPS, predict_jointly
 
 BN = dict(type='BN', requires_grad=True)
+GN = dict(type='GN', num_groups=4)
+
+HEAD = dict(in_channels=12, channels=8, num_classes=5, norm_cfg=BN)
 
 
 def make_head(**kwargs):
-    arguments = dict(
-        in_channels=12, channels=8, num_classes=5, norm_cfg=BN) | kwargs
-    return CaCHead(**arguments)
+    return CaCHead(**HEAD | kwargs)
+
+
+def maps(batch=2, h=6, w=7):
+    return [torch.randn(batch, 12, h, w)]
 
 
 @pytest.mark.parametrize('num_heads', [1, 2])
@@ -31,7 +33,7 @@ def test_head_is_reduction_modules_pool_and_classifier(num_heads, global_pool):
     head = make_head(
         num_heads=num_heads, global_pool=global_pool, dropout_ratio=0)
     features = torch.randn(2, 12, 6, 7)
-    maps, x = [], head.reduction(features)
+    parts, x = [], head.reduction(features)
     for module in head.cac_modules:
         kernels = reference.batch_norm(
             reference.predict_kernels(
@@ -40,12 +42,13 @@ def test_head_is_reduction_modules_pool_and_classifier(num_heads, global_pool):
                 module.query.bias.detach(),
                 module.key.weight.detach().view(-1, 8, 8),
                 module.key.bias.detach().view(-1, 8), 3), KERNEL_NORM_EPS)
-        maps.append(reference.reweight(x.detach(), kernels, (1, 3, 5)).float())
+        parts.append(
+            reference.reweight(x.detach(), kernels, (1, 3, 5)).float())
     if global_pool:
         pooled = head.pool_conv(features.mean((2, 3), keepdim=True))
-        maps.append(pooled.expand(2, 8, 6, 7))
+        parts.append(pooled.expand(2, 8, 6, 7))
     expected = torch.nn.functional.conv2d(
-        torch.cat(maps, 1), head.conv_seg.weight, head.conv_seg.bias)
+        torch.cat(parts, 1), head.conv_seg.weight, head.conv_seg.bias)
     torch.testing.assert_close(head([features]), expected)
 
 
@@ -73,8 +76,9 @@ def test_classifier_is_cls_seg_of_the_concatenation(num_heads, global_pool):
     features = torch.randn(2, 12, 6, 7, dtype=torch.double)
 
     def concatenated(inputs):
-        maps = head._forward_branches(inputs)
-        return head.cls_seg(torch.cat([m.expand_as(maps[0]) for m in maps], 1))
+        first, *more = head._forward_branches(inputs)
+        more = [branch.expand_as(first) for branch in more]
+        return head.cls_seg(torch.cat([first, *more], 1))
 
     for mode in (True, False):
         head.train(mode)
@@ -97,44 +101,26 @@ def test_heads_share_a_pass_over_x_and_nothing_else():
 
 
 def test_state_dict_names_are_a_promise():
-    names = {
-        name.rsplit('.', 1)[0]
-        for name in make_head(num_heads=2).state_dict()
-    }
-    assert names == {
-        'reduction.conv', 'reduction.bn', 'pool_conv.conv', 'pool_conv.bn',
-        'cac_modules.0.query', 'cac_modules.0.key',
-        'cac_modules.0.kernel_norm', 'cac_modules.1.query',
-        'cac_modules.1.key', 'cac_modules.1.kernel_norm', 'conv_seg'
-    }
-
-
-def test_state_dict_round_trip(tmp_path):
-    head = make_head(num_heads=2)
-    head([torch.randn(2, 12, 6, 6)])
-    torch.save(head.state_dict(), tmp_path / 'head.pth')
-    other = make_head(num_heads=2)
-    other.load_state_dict(torch.load(tmp_path / 'head.pth', weights_only=True))
-    x = [torch.randn(2, 12, 5, 9)]
-    assert torch.equal(head.eval()(x), other.eval()(x))
+    state = make_head(num_heads=2).state_dict()
+    assert {name.rpartition('.')[0]
+            for name in state} == {
+                'reduction.conv', 'reduction.bn', 'pool_conv.conv',
+                'pool_conv.bn', 'cac_modules.0.query', 'cac_modules.0.key',
+                'cac_modules.0.kernel_norm', 'cac_modules.1.query',
+                'cac_modules.1.key', 'cac_modules.1.kernel_norm', 'conv_seg'
+            }
 
 
 def test_loss_and_predict_through_mmseg():
     head = make_head(num_heads=2)
     head.init_weights()
     features = [torch.randn(2, 12, 8, 8, requires_grad=True)]
-    samples = [
-        SegDataSample(
-            gt_sem_seg=PixelData(data=torch.randint(0, 5, (1, 64, 64))))
-        for _ in range(2)
-    ]
-    losses = head.loss(features, samples, None)
-    losses['loss_ce'].backward()
+    samples = [labelled(torch.randint(0, 5, (64, 64))) for _ in range(2)]
+    head.loss(features, samples, None)['loss_ce'].backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name
     assert features[0].grad.abs().sum() > 0
-    head.eval()
-    logits = head.predict(features, [dict(img_shape=(64, 64))] * 2, None)
+    logits = head.eval().predict(features, [dict(img_shape=(64, 64))] * 2, {})
     assert logits.shape == (2, 5, 64, 64)
 
 
@@ -146,22 +132,20 @@ def test_resize_concat_reads_several_maps():
 
 
 def test_batch_of_one_in_training_says_what_to_do():
-    x = [torch.randn(1, 12, 6, 6)]
     with pytest.raises(ValueError, match='^BN cannot .*size >= 2') as info:
-        make_head()(x)
+        make_head()(maps(1))
     for way_out in ('SyncBN', 'GN', 'global_pool=False', 'drop_last=True'):
         assert way_out in str(info.value)
     sync = make_head(norm_cfg=dict(type='SyncBN'))
     with pytest.raises(ValueError, match='^SyncBN cannot') as info:
-        revert_sync_batchnorm(sync)(x)
+        revert_sync_batchnorm(sync)(maps(1))
     assert str(info.value).count('SyncBN') == 1
     assert 'BatchNorm' not in str(info.value)
     # each way out that the message names is one
-    make_head(global_pool=False)(x)
-    make_head(norm_cfg=dict(type='GN', num_groups=4))(x)
-    make_head()([torch.randn(2, 12, 6, 6)])
-    make_head().eval()(x)
-    make_head(norm_cfg=None)(x)
+    make_head(global_pool=False)(maps(1))
+    make_head(norm_cfg=GN)(maps(1))
+    make_head().eval()(maps(1))
+    make_head(norm_cfg=None)(maps(1))
 
 
 @pytest.mark.parametrize('batch, changes, warns', [
@@ -170,13 +154,13 @@ def test_batch_of_one_in_training_says_what_to_do():
     (4, {}, False),
     (2, dict(pool_norm_cfg=None), False),
     (2, dict(global_pool=False), False),
-    (2, dict(norm_cfg=dict(type='GN', num_groups=4)), False),
+    (2, dict(norm_cfg=GN), False),
 ])
 def test_batch_of_few_in_training_is_warned_of(batch, changes, warns):
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter('always')
-        make_head(**changes)([torch.randn(batch, 12, 6, 6)])
-        make_head(**changes).eval()([torch.randn(batch, 12, 6, 6)])
+        make_head(**changes)(maps(batch))
+        make_head(**changes).eval()(maps(batch))
     messages = [str(w.message) for w in found if 'normalises' in str(w)]
     assert len(messages) == warns
     for message in messages:
@@ -208,8 +192,6 @@ def test_the_norm_of_the_pooled_branch_is_one_of_its_own(norm):
     if norm:
         pooled = torch.nn.functional.layer_norm(pooled, pooled.shape[1:])
     torch.testing.assert_close(head._pool(x), pooled.relu())
-    with pytest.raises(TypeError, match="pool_norm_cfg.*'BN'"):
-        make_head(pool_norm_cfg='BN')
 
 
 def test_an_eps_for_feature_maps_stays_away_from_the_kernels():
@@ -230,7 +212,7 @@ def test_arguments_reach_the_modules():
 
 
 def test_several_maps_without_concatenation_are_refused():
-    with pytest.raises(ValueError, match="input_transform.*multiple_select"):
+    with pytest.raises(ValueError, match='input_transform.*multiple_select'):
         make_head(
             in_channels=[12], in_index=[0], input_transform='multiple_select')
 
@@ -243,32 +225,6 @@ def test_several_maps_without_concatenation_are_refused():
 def test_bad_feature_maps_are_named(x, words):
     with pytest.raises(ValueError, match=words):
         make_head()([x])
-
-
-def build(cfg: Config):
-    init_default_scope('mmseg')
-    model = MODELS.build(cfg.model)
-    model.init_weights()
-    return model
-
-
-def train_step(model, size=(64, 64), batch=2):
-    data = dict(
-        inputs=[
-            torch.randint(0, 256, (3, *size), dtype=torch.uint8)
-            for _ in range(batch)
-        ],
-        data_samples=[
-            SegDataSample(
-                gt_sem_seg=PixelData(data=torch.randint(0, 19, (1, *size))),
-                metainfo=dict(img_shape=size)) for _ in range(batch)
-        ])
-    data = model.data_preprocessor(data, training=True)
-    losses = model(**data, mode='loss')
-    model.parse_losses(losses)[0].backward()
-    assert all(p.grad is not None for p in model.parameters()
-               if p.requires_grad)
-    return losses
 
 
 def test_drops_into_a_config_of_mmseg_itself(tmp_path):
@@ -292,25 +248,22 @@ model = dict(
         num_classes=19,
         norm_cfg=dict(type='SyncBN', requires_grad=True)))
 ''')
-    model = build(Config.fromfile(mine))
+    model = build(Config.fromfile(mine).model)
     assert isinstance(model.decode_head, CaCHead)
-    losses = train_step(model)
+    samples = [
+        labelled(torch.randint(0, 19, (64, 64)), img_shape=(64, 64))
+        for _ in range(2)
+    ]
+    images = [torch.randint(0, 256, (3, 64, 64)).byte() for _ in samples]
+    data = model.data_preprocessor(
+        dict(inputs=images, data_samples=samples), training=True)
+    losses = model(**data, mode='loss')
     assert {'decode.loss_ce', 'aux.loss_ce'} <= set(losses)
-
-
-@pytest.mark.parametrize('name', ['r50', 'r101'])
-def test_cityscapes_models_run_forward_and_backward(configs, name):
-    cfg = Config.fromfile(configs / f'cac_{name}_cityscapes.py')
-    cfg.model.pretrained = None  # no network in tests
-    cfg.model.data_preprocessor.size = (64, 64)
-    model = build(cfg)
-    assert sum(len(getattr(model.backbone, layer))
-               for layer in model.backbone.res_layers) == \
-        dict(r50=16, r101=33)[name]
-    train_step(model)
-    model.eval()
+    model.parse_losses(losses)[0].backward()
+    assert all(p.grad is not None for p in model.parameters()
+               if p.requires_grad)
     with torch.no_grad():
-        logits = model(torch.randn(1, 3, 65, 97))  # odd sides
+        logits = model.eval()(torch.randn(1, 3, 65, 97))  # odd sides
     assert logits.shape[:2] == (1, 19)
 
 
@@ -341,29 +294,26 @@ def hook_dropout(head):
     head.dropout.register_forward_hook(lambda _, inputs, y: y.clamp(max=0.5))
 
 
+def pad(head):
+    head.conv_seg = torch.nn.Conv2d(24, 5, 1, padding=1)
+
+
+def of_classifier(change, *arguments):
+    return lambda head: change(head.conv_seg, *arguments)
+
+
 CHANGES = {
-    'prune':
-    lambda head: prune.l1_unstructured(head.conv_seg, 'weight', 0.5),
-    'spectral_norm, by hook':
-    lambda head: torch.nn.utils.spectral_norm(head.conv_seg),
-    'spectral_norm':
-    lambda head: parametrizations.spectral_norm(head.conv_seg),
-    'weight_norm':
-    lambda head: parametrizations.weight_norm(head.conv_seg),
-    'replaced':
-    replace,
-    'wrapped':
-    wrap_forward,
-    'without bias':
-    lambda head: head.conv_seg.register_parameter('bias', None),
-    'replaced dropout':
-    lambda head: setattr(head, 'dropout', torch.nn.Hardtanh()),
-    'hooked dropout':
-    hook_dropout,
-    'padded':
-    lambda head: setattr(head, 'conv_seg', torch.nn.Conv2d(
-        24, 5, 1, padding=1))
-}
+    'prune': of_classifier(prune.l1_unstructured, 'weight', 0.5),
+    'spectral_norm, by hook': of_classifier(torch.nn.utils.spectral_norm),
+    'spectral_norm': of_classifier(parametrizations.spectral_norm),
+    'weight_norm': of_classifier(parametrizations.weight_norm),
+    'replaced': replace,
+    'wrapped': wrap_forward,
+    'without bias': lambda h: h.conv_seg.register_parameter('bias', None),
+    'replaced dropout': lambda h: setattr(h, 'dropout', torch.nn.Hardtanh()),
+    'hooked dropout': hook_dropout,
+    'padded': pad,
+}  # yapf: disable
 
 
 @pytest.mark.parametrize('name', CHANGES)
@@ -375,9 +325,9 @@ def test_a_changed_classifier_is_the_one_that_trains(name):
     optimizer = torch.optim.SGD(head.parameters(), 0.1)
     for _ in range(3):
         features = torch.randn(2, 12, 6, 7).double()
-        maps = head._forward_branches([features])
-        size = maps[0].shape[2:]
-        joined = torch.cat([x.expand(-1, -1, *size) for x in maps], 1)
+        branches = head._forward_branches([features])
+        size = branches[0].shape[2:]
+        joined = torch.cat([x.expand(-1, -1, *size) for x in branches], 1)
         logits = head([features])
         if 'spectral' not in name:  # a power iteration in each call
             torch.testing.assert_close(logits, head.cls_seg(joined))
@@ -395,7 +345,7 @@ def test_a_changed_classifier_is_the_one_that_trains(name):
 def test_hooks_on_the_classifier_fire(register):
     head, calls = make_head(), []
     handle = getattr(head.conv_seg, register)(lambda *_: calls.append(1))
-    features = [torch.randn(2, 12, 6, 7)]
+    features = maps()
     head(features).sum().backward()
     assert calls == [1]
     handle.remove()
@@ -411,7 +361,7 @@ def test_an_overridden_cls_seg_is_called():
             return 3 * super().cls_seg(feat)
 
     head = make_head(dropout_ratio=0).eval()
-    features = [torch.randn(2, 12, 6, 7)]
+    features = maps()
     expected = 3 * head(features)
     head.__class__ = Scaled
     torch.testing.assert_close(head(features), expected)
@@ -423,7 +373,7 @@ def test_an_overridden_cls_seg_is_called():
 def test_each_module_may_predict_in_its_own_way():
     """One that was replaced is asked, whichever of them it is."""
     head = make_head(num_heads=2).eval()
-    features = [torch.randn(2, 12, 6, 7)]
+    features = maps()
     before = head(features)
     module = head.cac_modules[1]
     module.predict_kernels = lambda x: x.new_zeros(len(x), 3, 8, 3, 3)
