@@ -2,8 +2,7 @@
 import pytest
 import reference
 import torch
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
+from conftest import build
 from torch.nn.utils import prune
 
 from cac_mmseg import CaCModule, FixedKernelModule
@@ -32,14 +31,6 @@ def test_module_is_the_literal_method(s, dilations, shared):
     y = module(x)
     expected = literal(module, x, dilations)
     assert (y - expected).abs().max() <= 1e-10 * expected.abs().max()
-
-
-def test_gradients_reach_every_parameter():
-    module = CaCModule(4)
-    module(torch.randn(2, 4, 8, 8)).square().sum().backward()
-    for name, parameter in module.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, \
-            name
 
 
 def real_features(c=16):
@@ -102,31 +93,13 @@ def test_images_are_independent_in_evaluation():
 
 def test_state_dict_names_are_a_promise():
     state = CaCModule(8, kernel_size=3, dilations=(1, 3)).state_dict()
-    assert {
-        k: tuple(v.shape)
-        for k, v in state.items()
-    } == {
-        'query.weight': (18, 8, 1, 1),
-        'query.bias': (18, ),
-        'key.weight': (16, 8, 1, 1),
-        'key.bias': (16, ),
-        'kernel_norm.weight': (16, ),
-        'kernel_norm.bias': (16, ),
-        'kernel_norm.running_mean': (16, ),
-        'kernel_norm.running_var': (16, ),
-        'kernel_norm.num_batches_tracked': (),
-    }
-
-
-def test_state_dict_round_trip(tmp_path):
-    module = CaCModule(8)
-    module(torch.randn(2, 8, 6, 6))  # moves the running statistics
-    torch.save(module.state_dict(), tmp_path / 'module.pth')
-    other = CaCModule(8)
-    other.load_state_dict(
-        torch.load(tmp_path / 'module.pth', weights_only=True))
-    x = torch.randn(2, 8, 5, 9)
-    assert torch.equal(module.eval()(x), other.eval()(x))
+    assert {name: tuple(value.shape) for name, value in state.items()} == {
+        'query.weight': (18, 8, 1, 1), 'query.bias': (18, ),
+        'key.weight': (16, 8, 1, 1), 'key.bias': (16, ),
+        'kernel_norm.weight': (16, ), 'kernel_norm.bias': (16, ),
+        'kernel_norm.running_mean': (16, ), 'kernel_norm.running_var': (16, ),
+        'kernel_norm.num_batches_tracked': ()
+    }  # yapf: disable
 
 
 def test_runs_under_autocast_and_in_low_precision():
@@ -140,17 +113,6 @@ def test_runs_under_autocast_and_in_low_precision():
     actual = module.bfloat16()(x.bfloat16())
     assert actual.dtype == torch.bfloat16
     torch.testing.assert_close(actual.float(), expected, rtol=1e-1, atol=1e-1)
-
-
-def test_builds_on_meta_and_compiles_to_one_graph():
-    with torch.device('meta'):
-        module = CaCModule(512)
-    assert module(torch.empty(2, 512, 64, 128,
-                              device='meta')).shape == (2, 512, 64, 128)
-    module = CaCModule(8).eval()
-    x = torch.randn(2, 8, 10, 14)
-    compiled = torch.compile(module, fullgraph=True, backend='aot_eager')
-    torch.testing.assert_close(compiled(x), module(x))
 
 
 @pytest.mark.parametrize('norm_cfg', [
@@ -167,8 +129,11 @@ def test_other_norms(norm_cfg):
 
 
 def test_is_a_resnet_plugin():
-    init_default_scope('mmseg')
-    backbone = MODELS.build(
+    plugin = dict(
+        cfg=dict(type='CaCModule'),
+        stages=(False, False, True, True),
+        position='after_conv3')
+    backbone = build(
         dict(
             type='ResNet',
             depth=50,
@@ -176,17 +141,9 @@ def test_is_a_resnet_plugin():
             stem_channels=4,
             strides=(1, 2, 1, 1),
             dilations=(1, 1, 2, 4),
-            plugins=[
-                dict(
-                    cfg=dict(type='CaCModule'),
-                    stages=(False, False, True, True),
-                    position='after_conv3')
-            ]))
-    modules = [
-        name for name, module in backbone.named_modules()
-        if isinstance(module, CaCModule)
-    ]
-    assert len(modules) == 6 + 3, modules  # each block of stages 3 and 4
+            plugins=[plugin]))
+    modules = [m for m in backbone.modules() if isinstance(m, CaCModule)]
+    assert len(modules) == 6 + 3  # each block of stages 3 and 4
     features = backbone(torch.randn(2, 3, 64, 64))
     assert features[-1].shape == (2, 128, 8, 8)
     features[-1].sum().backward()
