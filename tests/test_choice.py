@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_doctor import run
 
 from cac_mmseg import ops
 from cac_mmseg.ops import choice
@@ -82,8 +81,8 @@ def test_more_taps_than_were_measured_need_the_variable(machine):
     ('', 'ok    kernels: Triton'),
     ('0', 'note  kernels: PyTorch calls: CAC_MMSEG_TRITON=0'),
 ])
-def test_doctor_names_the_choice(machine, capsys, value, line):
+def test_doctor_names_the_choice(machine, cli, value, line):
     machine.setenv(choice.VARIABLE, value)
     machine.setattr(torch.cuda, 'is_available', lambda: True)
     machine.setattr(torch.cuda, 'device_count', lambda: 1)
-    assert line in run(capsys)[1]
+    assert line in cli('doctor')[1]
