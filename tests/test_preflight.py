@@ -1,6 +1,7 @@
 """Errors that a user can read, in place of deep or silent ones."""
 import re
 import subprocess
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import cv2
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn as nn
+from conftest import build, labelled
 from mmengine.config import Config
 from mmengine.dataset import Compose, RepeatDataset
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.models import FCNHead
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 from test_mim import MIM, SHORT
 
@@ -74,33 +76,25 @@ def test_weights_that_cannot_be_loaded(tmp_path, run, weights, words):
         assert word in str(error.value)
 
 
-def test_a_checkpoint_of_another_class_count(tmp_path, configs, run):
-    cfg = Config.fromfile(configs / 'cac_r18_contextshapes.py')
-    init_default_scope('mmseg')
-    cfg.model.decode_head.update(num_classes=7)
-    cfg.model.decode_head.loss_decode.pop('class_weight')
-    torch.save(
-        dict(state_dict=MODELS.build(cfg.model).state_dict(), meta=dict()),
-        tmp_path / 'seven.pth')
+def test_a_checkpoint_of_another_model(tmp_path, configs, run):
+    cfg = Config.fromfile(configs / 'cac_r18_contextshapes.py').model
+    cfg.decode_head.update(num_classes=7)
+    cfg.decode_head.loss_decode.pop('class_weight')
+    weights = build(cfg).state_dict()
+    torch.save(dict(state_dict=weights, meta=dict()), tmp_path / 'seven.pth')
     with pytest.raises(ValueError, match='^the checkpoint does not') as error:
         run('test', 'cac_r18_contextshapes', 'load_from=seven.pth')
     assert 'predicts 7 classes and the config asks for 4' in str(error.value)
 
 
-def test_a_checkpoint_of_another_head(tmp_path, run):
-    torch.save(
-        dict(state_dict={'decode_head.conv_seg.bias': torch.zeros(4)}),
-        tmp_path / 'other.pth')
-    with pytest.raises(ValueError, match='backbone.conv1.weight is missing'):
-        run('test', 'fcn_r18_contextshapes', 'load_from=other.pth')
-
-
 def test_fine_tuning_may_leave_out_a_classifier(tmp_path, run):
-    """load_from with other classes trains, and validates afterwards."""
-    torch.save(
-        dict(state_dict={'decode_head.conv_seg.bias': torch.zeros(9)}),
-        tmp_path / 'other.pth')
-    runner = run('train', 'fcn_r18_contextshapes', 'load_from=other.pth')
+    """load_from with other classes trains and validates; a test refuses it."""
+    weights = {'decode_head.conv_seg.bias': torch.zeros(9)}
+    torch.save(dict(state_dict=weights), tmp_path / 'other.pth')
+    arguments = 'fcn_r18_contextshapes', 'load_from=other.pth'
+    with pytest.raises(ValueError, match='backbone.conv1.weight is missing'):
+        run('test', *arguments)
+    runner = run('train', *arguments)
     assert runner.iter == 2
     assert runner.message_hub.get_scalar('val/mIoU').current() >= 0
 
@@ -147,6 +141,40 @@ def test_mim_ends_with_the_same_message(tmp_path, configs):
 # ---- labels
 
 
+def head(ignore_index=255, classes=4):
+    module = nn.Module()
+    module.num_classes, module.ignore_index = classes, ignore_index
+    return module
+
+
+def model(**parts):
+    """A model of a decode head, or of these parts."""
+    module = nn.Module()
+    for name, part in (parts or dict(decode_head=head())).items():
+        setattr(module, name, part)
+    return module
+
+
+def check_batch(samples, of=None, inputs=None):
+    """Check samples, and images of the size of the last label map."""
+    dataset = SimpleNamespace(
+        dataset=None, pipeline=Compose([dict(type='LoadAnnotations')]))
+    check = LabelCheck(of or model(), dataset)
+    check.wraps = True
+    if inputs is None:
+        inputs = torch.zeros(3, 3, 1, 2)
+    check.check_batch(dict(inputs=inputs, data_samples=samples))
+
+
+def step(values, path='labels/a.png', of=None, **more):
+    """Check a batch with a label map, a sound one, and an image without."""
+    check_batch([
+        SegDataSample(),
+        labelled([[0, 3]], seg_map_path='labels/b.png', **more),
+        labelled([values], seg_map_path=path, **more)
+    ], of)
+
+
 def load(values, **more):
     """Check a label map as it is loaded."""
     results = dict(
@@ -156,67 +184,26 @@ def load(values, **more):
     assert CheckLabels(num_classes=4)(results) is results
 
 
-def head(ignore_index=255, classes=4):
-    module = nn.Module()
-    module.num_classes, module.ignore_index = classes, ignore_index
-    return module
+def cascade(values, **more):
+    heads = nn.ModuleList([nn.Identity(), head()])
+    step(values, of=model(decode_head=heads), **more)
 
 
-def step(values,
-         *,
-         shape=None,
-         pad=None,
-         path='labels/a.png',
-         model=None,
-         **more):
-    """Check a batch with a label map, a sound one, and an image without."""
-    if model is None:
-        model = nn.Module()
-        model.decode_head = head()
-    samples = [SegDataSample()]
-    for name, labels in (('labels/b.png', [0, 3]), (path, values)):
-        sample = SegDataSample(metainfo=dict(seg_map_path=name, **more))
-        sample.gt_sem_seg = PixelData(data=torch.tensor([[labels]]))
-        samples.append(sample)
-    if shape:
-        samples[-1].gt_sem_seg = PixelData(data=torch.zeros(shape).long())
-    dataset = SimpleNamespace(
-        dataset=None, pipeline=Compose([dict(type='LoadAnnotations')]))
-    check = LabelCheck(model, dataset)
-    check.wraps = True
-    check.check_batch(
-        dict(inputs=torch.zeros(3, 3, 1, len(values)), data_samples=samples))
+def auxiliary(values, **more):
+    of = model(
+        decode_head=head(classes=255), auxiliary_head=nn.ModuleList([head()]))
+    step(values, of=of, **more)
 
 
-def cascade(*args, **kwargs):
-    model = nn.Module()
-    model.decode_head = nn.ModuleList([nn.Identity(), head()])
-    step(*args, model=model, **kwargs)
-
-
-def auxiliary(*args, **kwargs):
-    model = nn.Module()
-    model.decode_head = head(classes=255)
-    model.auxiliary_head = nn.ModuleList([head()])
-    step(*args, model=model, **kwargs)
-
-
-CHECKS = [load, step, cascade, auxiliary]
-
-
-@pytest.mark.parametrize('check', CHECKS)
-def test_labels_in_range_pass(check):
-    check([0, 3, 255] if check is load else [3, 255])
-
-
-@pytest.mark.parametrize('check', CHECKS)
-@pytest.mark.parametrize('values, wrong', [([0, 4], '4'),
-                                           ([254, 9], '9, 254')])
-def test_labels_out_of_range_are_named_with_their_file(check, values, wrong):
-    with pytest.raises(ValueError, match='labels/a.png') as info:
-        check(values, reduce_zero_label=True)
-    assert f'the values {wrong}, but labels are 0 to 3' in str(info.value)
-    assert '(after reduce_zero_label)' in str(info.value)
+@pytest.mark.parametrize('check', [load, step, cascade, auxiliary])
+def test_labels_out_of_range_are_named_with_their_file(check):
+    for values in ([0, 3], [3, 255]):
+        check(values)
+    for values, wrong in (([0, 4], '4'), ([254, 9], '9, 254')):
+        with pytest.raises(ValueError, match='labels/a.png') as info:
+            check(values, reduce_zero_label=True)
+        assert f'the values {wrong}, but labels are 0 to 3' in str(info.value)
+        assert '(after reduce_zero_label)' in str(info.value)
 
 
 @pytest.mark.parametrize('ignored, values, words', [
@@ -226,23 +213,28 @@ def test_labels_out_of_range_are_named_with_their_file(check, values, wrong):
     (255, [3, -1], '-1, but .* or 255 to ignore'),
 ])
 def test_the_head_says_which_label_is_ignored(ignored, values, words):
-    model = nn.Module()
-    model.decode_head = head(ignored)
-    if words is None:
-        step(values, model=model)
-        return
-    with pytest.raises(ValueError, match=words):
-        step(values, model=model)
+    with raises(words):
+        step(values, of=model(decode_head=head(ignored)))
 
 
-def test_void_of_16_bits_is_ignored_as_it_was_meant(tmp_path):
-    """65535 becomes 255."""
+def raises(words):
+    """What names these words, or nothing."""
+    return pytest.raises(ValueError, match=words) if words else nullcontext()
+
+
+@pytest.mark.parametrize(
+    'stored, values, words',
+    [
+        ([0, 3], [0, 3], None),
+        ([256, 259], [0, 3], 'a.png holds the values 256, 259'),
+        ([0, 65535], [0, 255], None),  # ignored, as it was meant
+        ([256, 65535], [0, 255], 'holds the values 256$|values 256.'),
+    ])
+def test_values_beyond_a_byte_are_named(tmp_path, stored, values, words):
     path = str(tmp_path / 'a.png')
-    cv2.imwrite(path, np.array([[0, 65535]], np.uint16))
-    step([0, 255], path=path)
-    cv2.imwrite(path, np.array([[256, 65535]], np.uint16))
-    with pytest.raises(ValueError, match='holds the values 256$|values 256.'):
-        step([0, 255], path=path)
+    cv2.imwrite(path, np.array([stored], np.uint16))
+    with raises(words):
+        step(values, path=path)
 
 
 @pytest.mark.parametrize('batch', [
@@ -252,36 +244,29 @@ def test_void_of_16_bits_is_ignored_as_it_was_meant(tmp_path):
     [1, 2],
 ])
 def test_batches_of_other_trainings_are_left_alone(batch):
-    model = nn.Module()
-    model.decode_head = head()
-    LabelCheck(model, None).check_batch(batch)
+    LabelCheck(model(), None).check_batch(batch)
 
 
-def test_labels_may_be_smaller_than_images():
-    """The loss resizes logits to the labels, if these are of one size."""
-    model = nn.Module()
-    model.decode_head = head()
-    samples = []
-    for _ in range(2):
-        samples.append(SegDataSample())
-        samples[-1].gt_sem_seg = PixelData(data=torch.zeros(1, 4, 4).long())
-    check = LabelCheck(model, None)
-    batch = dict(inputs=dict(rgb=1, depth=2), data_samples=samples)
-    check.check_batch(batch)
-    check.check_batch(dict(batch, inputs=[torch.zeros(3, 8, 8)] * 2))
+def zeros(*shape):
+    labels = PixelData(data=torch.zeros(*shape).long())
+    metainfo = dict(seg_map_path='labels/a.png')
+    return SegDataSample(gt_sem_seg=labels, metainfo=metainfo)
 
 
-def test_each_label_map_is_compared_with_its_own_image():
-    """Also behind an image without one."""
-    model = nn.Module()
-    model.decode_head = head()
-    samples, images = [SegDataSample()], [torch.zeros(3, 9, 9)]
-    for size in ((4, 5), (6, 7)):
-        samples.append(SegDataSample())
-        samples[-1].gt_sem_seg = PixelData(data=torch.zeros(1, *size).long())
-        images.append(torch.zeros(3, *size))
-    LabelCheck(model,
-               None).check_batch(dict(inputs=images, data_samples=samples))
+def test_label_maps_of_another_shape_are_named():
+    """Beside the image of its own; they would fail in torch.stack."""
+    of_size = 'a.png is of the size (2, 2), its image of (1, 2)'
+    coloured = 'a.png is a picture of the shape (2, 3, 3)'
+    for shape, words in [((1, 2, 2), of_size), ((2, 3, 3), coloured)]:
+        with pytest.raises(ValueError, match=re.escape(words)):
+            check_batch([SegDataSample(), zeros(1, 1, 2), zeros(*shape)])
+    images = [torch.zeros(3, *size) for size in ((9, 9), (4, 5), (6, 7))]
+    check_batch(
+        [SegDataSample(), zeros(1, 4, 5),
+         zeros(1, 6, 7)], inputs=images)
+    # the loss resizes logits to labels, if these are of one size
+    for inputs in (dict(rgb=1, depth=2), [torch.zeros(3, 8, 8)] * 2):
+        check_batch([zeros(1, 4, 4), zeros(1, 4, 4)], inputs=inputs)
 
 
 class EdgeHead(FCNHead):
@@ -291,31 +276,10 @@ class EdgeHead(FCNHead):
         raise NotImplementedError
 
 
-def test_auxiliary_heads_with_targets_of_their_own_take_no_labels():
-    model = nn.Module()
-    model.decode_head = head(classes=9)
-    model.auxiliary_head = EdgeHead(in_channels=4, channels=4, num_classes=2)
-    step([0, 8], model=model)
-
-
-@pytest.mark.parametrize('shape, words', [
-    ((1, 2, 2), r'a.png is of the size \(2, 2\), its image of \(1, 2\)'),
-    ((1, 2, 3), r'a.png is of the size'),
-    ((2, 3, 3), r'a.png is a picture of the shape \(2, 3, 3\)'),
-])
-def test_label_maps_of_another_shape_are_named(shape, words):
-    """They would fail in torch.stack."""
-    with pytest.raises(ValueError, match=words):
-        step([0, 1], shape=shape)
-
-
-def test_values_beyond_a_byte_are_named(tmp_path):
-    path = str(tmp_path / 'a.png')
-    cv2.imwrite(path, np.array([[0, 3]], np.uint16))
-    step([0, 3], path=path)
-    cv2.imwrite(path, np.array([[256, 259]], np.uint16))
-    with pytest.raises(ValueError, match='a.png holds the values 256, 259'):
-        step([0, 3], path=path)
+def test_heads_with_targets_of_their_own_take_no_labels():
+    edges = EdgeHead(in_channels=4, channels=4, num_classes=2)
+    step([0, 8], of=model(decode_head=head(classes=9), auxiliary_head=edges))
+    step([9, 9], of=nn.Identity())  # a model without a decode head
 
 
 @pytest.mark.parametrize('size, divisor, pad, fails', [
@@ -330,19 +294,9 @@ def test_values_beyond_a_byte_are_named(tmp_path):
 ])
 def test_padding_that_is_no_class_is_named_where_it_acts(
         size, divisor, pad, fails):
-    model = nn.Module()
-    model.decode_head = head()
-    model.data_preprocessor = SimpleNamespace(
-        size=size, size_divisor=divisor, seg_pad_val=pad)
-    if not fails:
-        step([0, 1], model=model)
-        return
-    with pytest.raises(ValueError, match='seg_pad_val to 255'):
-        step([0, 1], model=model)
-
-
-def test_a_model_without_a_decode_head_is_left_alone():
-    step([9, 9], model=nn.Identity())
+    padding = SimpleNamespace(size=size, size_divisor=divisor, seg_pad_val=pad)
+    with raises('seg_pad_val to 255' if fails else None):
+        step([0, 1], of=model(decode_head=head(), data_preprocessor=padding))
 
 
 @pytest.mark.parametrize('values, count, words', [
@@ -354,32 +308,25 @@ def test_a_model_without_a_decode_head_is_left_alone():
 def test_before_training_labels_must_tell_classes_apart(
         tmp_path, values, count, words):
     """All label maps are read only where the first have one class."""
-    fake_data.camvid(tmp_path / 'data', np.random.default_rng(0))
+    fake_data.make(tmp_path, 'camvid')
     root = tmp_path / 'data/camvid'
     for path in root.glob('trainannot/*.png'):
         labels = np.random.default_rng(0).choice(values, fake_data.SIZE)
         cv2.imwrite(str(path), labels)
     init_default_scope('mmseg')
+    names = 'LoadImageFromFile', 'LoadAnnotations', 'PackSegInputs'
     part = DATASETS.build(
         dict(
             type='BaseSegDataset',
             data_root=str(root),
             img_suffix='.png',
             data_prefix=dict(img_path='train', seg_map_path='trainannot'),
-            pipeline=[
-                dict(type='LoadImageFromFile'),
-                dict(type='LoadAnnotations'),
-                dict(type='PackSegInputs')
-            ]))
-    model = nn.Module()
-    model.decode_head = head(classes=count)
-    check = LabelCheck(model, RepeatDataset(part, 2))
+            pipeline=[dict(type=name) for name in names]))
     state = torch.get_rng_state(), np.random.get_state()[1].tolist()
-    if words is None:
-        check.check_dataset()
-    else:
-        with pytest.raises(ValueError, match=words):
-            check.check_dataset()
+    with raises(words):
+        LabelCheck(
+            model(decode_head=head(classes=count)),
+            RepeatDataset(part, 2)).check_dataset()
     assert torch.equal(state[0], torch.get_rng_state())
     assert state[1] == np.random.get_state()[1].tolist()
 
