@@ -1,5 +1,4 @@
 """export: files that compute what the model computes, at any size."""
-import os
 import re
 import subprocess
 import venv
@@ -9,45 +8,25 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 
-from cac_mmseg.__main__ import main
 from cac_mmseg.commands import export
-from cac_mmseg.stack.checkpoint import load_model
+
+SIZE = '--size', '64', '96'
 
 
-@pytest.fixture
-def trained(tmp_path, configs):
-    """A config and weights of it, of which no branch is trivial."""
-    config = tmp_path / 'config.py'
-    config.write_text(f"_base_ = '{configs}/cac_r18_contextshapes.py'\n"
-                      'model = dict(decode_head=dict(num_heads=2))\n')
-    network = export.Network(load_model(config)).train()
-    network(torch.randn(2, 3, 64, 96))  # statistics of the norms
-    torch.save(network.model.state_dict(), tmp_path / 'weights.pth')
-    return config, tmp_path / 'weights.pth'
-
-
-def run(capsys, trained, out, *arguments):
-    main([
-        'export', *map(str, trained), '--out',
-        str(out), '--size', '64', '96', *arguments
-    ])
-    return capsys.readouterr().out
-
-
-def test_a_program_computes_the_logits_at_any_size(trained, tmp_path, capsys):
+def test_a_program_computes_the_logits_at_any_size(shapes, tmp_path, cli):
     out = tmp_path / 'model.pt2'
-    assert 'of the model at other sizes' in run(capsys, trained, out)
+    line = f'export {shapes.config} {shapes.weights} --out {out}'
+    assert 'of the model at other sizes' in cli(line, *SIZE)[1]
     program = torch.export.load(out)
     assert 'cac_mmseg' not in program.graph_module.code
-    network = export.build(*trained)
+    network = export.build(shapes.config, shapes.weights)
     image = torch.randn(3, 3, 90, 71)
     with torch.no_grad():
         logits = network(image)
         assert logits.shape == (3, 4, 90, 71)
         torch.testing.assert_close(
             program.module()(image), logits, rtol=1e-4, atol=1e-4)
-    assert sorted(
-        os.listdir(tmp_path)) == ['config.py', 'model.pt2', 'weights.pth']
+    assert [*tmp_path.iterdir()] == [out]
 
 
 READER = '''
@@ -62,17 +41,17 @@ for i in range(2):
 
 @pytest.mark.slow
 def test_onnx_runs_where_there_is_nothing_but_onnxruntime(
-        trained, tmp_path, capsys):
-    run(capsys, trained, tmp_path / 'model.onnx')
-    network = export.build(*trained)
+        shapes, tmp_path, cli):
+    out = tmp_path / 'model.onnx'
+    cli(f'export {shapes.config} {shapes.weights} --out {out}', *SIZE)
+    network = export.build(shapes.config, shapes.weights)
     images = [torch.randn(1, 3, 80, 112), torch.randn(3, 3, 65, 131)]
     for i, image in enumerate(images):
         np.save(tmp_path / f'image{i}.npy', image.numpy())
     venv.create(tmp_path / 'venv', with_pip=True)
     python = tmp_path / 'venv/bin/python'
-    subprocess.run([python, '-m', 'pip', 'install', '-q', 'onnxruntime'],
-                   check=True)
-    subprocess.run([python, '-c', READER], cwd=tmp_path, check=True)
+    for command in ('-m pip install -q onnxruntime'.split(), ['-c', READER]):
+        subprocess.run([python, *command], cwd=tmp_path, check=True)
     for i, image in enumerate(images):
         with torch.no_grad():
             expected = network(image).argmax(1).numpy()
@@ -124,8 +103,8 @@ def test_a_model_without_finite_logits_is_not_written(tmp_path, value):
     assert not [*tmp_path.glob('model*')]
 
 
-def test_it_says_how_logits_become_classes(trained):
-    model = export.build(*trained).model
+def test_it_says_how_logits_become_classes(shapes):
+    model = export.build(shapes.config, shapes.weights).model
     assert [*export.how_to_use(model)] == ['classes: logits.argmax(1)']
     model.decode_head.out_channels, model.decode_head.threshold = 1, 0.3
     line, = export.how_to_use(model)
@@ -138,39 +117,10 @@ def test_it_says_how_logits_become_classes(trained):
 
 
 def test_what_needs_no_model_is_checked_before_one_is_built(
-        tmp_path, monkeypatch, capsys):
+        tmp_path, monkeypatch, cli):
     monkeypatch.setattr(export, 'build', None)
     monkeypatch.setattr(export, 'find_spec', lambda name: None)
     for out, words in (('a.txt', 'must end on'), ('no/a.pt2', 'not a folder'),
                        ('a.onnx', 'pip install onnx onnxscript')):
-        assert words in refuse(capsys, 'a.py', 'a.pth', '--out',
-                               tmp_path / out)
-
-
-def refuse(capsys, *arguments):
-    with pytest.raises(SystemExit) as error:
-        main(['export', *map(str, arguments)])
-    assert error.value.code == 2
-    return capsys.readouterr().err
-
-
-def test_what_does_not_fit_is_named(trained, tmp_path, capsys, configs):
-    config, weights = trained
-    out = tmp_path / 'model.pt2'
-    assert 'nothing.py is not a file' in refuse(capsys, 'nothing.py', weights,
-                                                '--out', out)
-    assert 'nothing.pth is not a file' in refuse(capsys, config, 'nothing.pth',
-                                                 '--out', out)
-    other = configs / 'fcn_r18_contextshapes.py'
-    message = refuse(capsys, other, weights, '--out', out)
-    assert 'weights.pth does not belong to' in message
-    assert 'decode_head.convs.0' in message
-    assert '--out must end on .onnx or .pt2' in refuse(capsys, config, weights,
-                                                       '--out',
-                                                       tmp_path / 'model.pt')
-    assert 'is not a folder' in refuse(capsys, config, weights, '--out',
-                                       tmp_path / 'nowhere/model.pt2')
-    assert '--size: must be >= 64, got 8' in refuse(capsys, config, weights,
-                                                    '--out', out, '--size', 8,
-                                                    64)
-    assert not [*tmp_path.glob('model*')]
+        code, output = cli('export a.py a.pth --out', tmp_path / out)
+        assert code == 2 and words in output
