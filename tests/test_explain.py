@@ -10,11 +10,9 @@ import torch
 from conftest import texts
 from mmengine.config import ConfigDict
 from mmengine.structures import PixelData
-from mmseg.apis import init_model
 from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
 
-from cac_mmseg.__main__ import main
 from cac_mmseg.attribution.paths import Recording, record
 from cac_mmseg.commands import explain
 from cac_mmseg.commands.explain import questions
@@ -43,16 +41,17 @@ def test_by_default_the_largest_region_of_each_class():
     assert found[2].sum() == 60 and found[2][15, 20]
 
 
-def test_a_pixel_asks_about_its_region():
-    (region, index, _), = ask(at=(3, 15))  # x, y
-    assert index == 2 and region.sum() == 16 and region[14, 2]
-    (region, index, _), = ask(at=(3, 15), class_name='road')
-    assert index == 1 and region.sum() == 16
-
-
-def test_a_class_asks_about_its_largest_region():
-    (region, index, _), = ask(class_name='car')
-    assert index == 2 and region.sum() == 60
+@pytest.mark.parametrize(
+    'asked, index, size, inside',
+    [
+        (dict(at=(3, 15)), 2, 16, (14, 2)),  # x, y: its region
+        (dict(at=(3, 15), class_name='road'), 1, 16, (14, 2)),
+        (dict(class_name='car'), 2, 60, (15, 20)),  # its largest region
+    ])
+def test_a_pixel_or_a_class_asks_about_a_region(asked, index, size, inside):
+    question, = ask(**asked)
+    assert question.index == index
+    assert question.region.sum() == size and question.region[inside]
 
 
 def test_a_mask_is_the_region(tmp_path):
@@ -69,25 +68,27 @@ def test_regions_of_the_class_compared_with_are_left_out():
     assert not ask(against='car', at=(3, 15))
 
 
+OUT = re.compile(r': (.+ over .+: margin .+), error of the sum')
+IMAGES = [f'contextshapes://image/val/0/{i:06d}.png' for i in range(4)]
+
+
 @pytest.fixture
-def weights(tmp_path, configs):
-    config = str(configs / 'cac_r18_contextshapes.py')
-    file = tmp_path / 'w.pth'
-    torch.save(init_model(config, device='cpu').state_dict(), file)
-    return [config, str(file)]
+def run(shapes, tmp_path, monkeypatch, cli):
+    monkeypatch.chdir(tmp_path)
+    line = f'explain {shapes.config} {shapes.weights} --out out'
+    return lambda *words: cli(line, *words)
 
 
-def test_an_image_is_read_and_predicted_once(weights, tmp_path, capsys,
-                                             monkeypatch):
+def test_an_image_is_read_and_predicted_once(run, monkeypatch):
     """However many regions it has; a class may be in some images only."""
     reads, forwards = [], []
-    load, run = Reader.load, EncoderDecoder.extract_feat
+    load, extract = Reader.load, EncoderDecoder.extract_feat
     monkeypatch.setattr(
         Reader, 'load',
         lambda self, info: reads.append(info['img_path']) or load(self, info))
     monkeypatch.setattr(
         EncoderDecoder, 'extract_feat',
-        lambda self, inputs: forwards.append(1) or run(self, inputs))
+        lambda self, inputs: forwards.append(1) or extract(self, inputs))
     predicted = iter([0, 1, 2])
 
     def predict(self):
@@ -96,32 +97,23 @@ def test_an_image_is_read_and_predicted_once(weights, tmp_path, capsys,
         return SegDataSample(pred_sem_seg=PixelData(data=labels))
 
     monkeypatch.setattr(Recording, 'predict', predict)
-    images = [f'contextshapes://image/val/0/{i:06d}.png' for i in range(3)]
-    main([
-        'explain', *weights, *images, '--out',
-        str(tmp_path / 'out'), '--against', 'tree', '--html'
-    ])
-    out = capsys.readouterr().out
-    assert reads == images and len(forwards) == 3
+    _, out = run(*IMAGES[:3], '--against', 'tree', '--html')
+    assert reads == IMAGES[:3] and len(forwards) == 3
     assert out.count(': driving car over tree: margin') == 3
     assert '000000.png: background over tree' in out
     assert '000001.png: tree over' not in out
-    assert f'3 pages in {tmp_path}/out' in out
+    assert '3 pages in out' in out
     predicted = iter([0, 1, 2])
-    main([
-        'explain', *weights, *images, '--out',
-        str(tmp_path / 'out'), '--class', 'tree'
-    ])
-    out = capsys.readouterr().out
+    _, out = run(*IMAGES[:3], '--class', 'tree')
     assert out.count('no pixel is predicted as it') == 2
-    assert f'1 page in {tmp_path}/out' in out
+    assert '1 page in out' in out
 
 
-def test_the_prediction_is_that_of_a_test(weights, configs):
+def test_the_prediction_is_that_of_a_test(shapes):
     """Also of a model that tests in windows."""
-    model = load_model(*weights)
+    model = load_model(shapes.config, shapes.weights)
     reader = Reader(dataset_without_data(model.cfg))
-    data = reader.batch(reader.read('contextshapes://image/val/0/000003.png'))
+    data = reader.batch(reader.read(IMAGES[3]))
     for test_cfg in (dict(mode='whole'),
                      dict(mode='slide', crop_size=(64, 64), stride=(48, 48))):
         model.test_cfg = ConfigDict(test_cfg)
@@ -133,47 +125,32 @@ def test_the_prediction_is_that_of_a_test(weights, configs):
                 expected.get(field).data)
 
 
-@pytest.mark.parametrize('more, words', [
-    (['--class', 'lorry'], '--class must be one of background'),
-    (['--against', 'lorry'], '--against must be one of background'),
-    (['--class', 'tree', '--against', 'tree'], 'another class than --class'),
-    (['--at', '500', '5'], '--at must be within the image'),
+@pytest.mark.parametrize('more', [
+    ['--class', 'lorry'],
+    ['--against', 'lorry'],
+    ['--class', 'tree', '--against', 'tree'],
 ])
-def test_classes_are_checked_before_the_model_is_built(weights, tmp_path,
-                                                       capsys, monkeypatch,
-                                                       more, words):
-    if '--at' not in more:
-        monkeypatch.setattr(explain, 'load_model', None)
-    with pytest.raises(SystemExit):
-        main([
-            'explain', *weights, 'contextshapes://image/val/0/000003.png',
-            '--out',
-            str(tmp_path / 'out'), *more
-        ])
-    err = capsys.readouterr().err
-    assert words in err and 'usage: python -m cac_mmseg explain' in err
+def test_classes_are_checked_before_the_model_is_built(run, monkeypatch, more):
+    monkeypatch.setattr(explain, 'load_model', None)
+    code, out = run(IMAGES[3], *more)
+    assert code == 2 and 'must be ' in out
+    assert 'usage: python -m cac_mmseg explain' in out
 
 
-@pytest.mark.parametrize('arguments, words', [
-    (['--at', '100', '60', '--class', 'waiting car', '--against', 'tree'
-      ], 'waiting car over tree: margin'),
-    (['--class', 'tree', '--at', '5', '5'], 'tree over '),
+@pytest.mark.parametrize('words, asked', [
+    ('waiting car over tree: margin',
+     '--at 100 60 --class=waiting_car --against tree'),
+    ('tree over ', '--class tree --at 5 5'),
 ])
-def test_a_page_with_its_numbers(tmp_path, weights, capsys, figures, arguments,
-                                 words):
-    main([
-        'explain', *weights, 'contextshapes://image/val/0/000003.png', '--out',
-        str(tmp_path / 'out'), '--steps', '4', *arguments
-    ])
-    out = capsys.readouterr().out
-    assert words in out and 'error of the sum' in out
-    assert f'1 page in {tmp_path}/out' in out
+def test_a_page_with_its_numbers(run, tmp_path, figures, words, asked):
+    asked = [word.replace('_', ' ') for word in asked.split()]
+    _, out = run(IMAGES[3], '--steps', '4', *asked)
+    assert words in out and '1 page in out' in out
     page = figures[-1]
     assert cv2.imread(str(tmp_path / 'out/000003.png')).shape[1] == 1600
     # the same numbers on the page
-    line = re.search(r': (.+ over .+: margin .+), error of the sum', out)[1]
     said = texts(page)
-    assert any(text.startswith(line) for text in said)
+    assert any(text.startswith(OUT.search(out)[1]) for text in said)
     prediction, = (ax for ax in page.axes if ax.get_title() == 'prediction')
     assert prediction.images[0].get_array().shape == (128, 192, 3)
     assert {'for', 'against', 'logits a position'} <= {*said}
