@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from reference import predict_kernels as literal_kernels
 from reference import reweight as literal_reweight
 from reference import weighting_map as literal_map
-from torch.autograd import gradcheck
 
 from cac_mmseg.functional import predict_kernels, reweight, weighting_maps
 
@@ -45,9 +44,7 @@ def layouts(x):
     wide = x.new_zeros(b, c + 1, h + 2, 2 * w)
     wide[:, 1:, 1:-1, ::2] = x
     yield wide[:, 1:, 1:-1, ::2]
-    yield x.flip(0).contiguous().flip(0).transpose(2,
-                                                   3).contiguous().transpose(
-                                                       2, 3)
+    yield x.transpose(2, 3).contiguous().transpose(2, 3)
 
 
 shapes = st.tuples(
@@ -57,7 +54,7 @@ dilation_sets = st.lists(st.integers(1, 6), min_size=1, max_size=3)
 dtypes = st.sampled_from(list(TOLERANCE))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(shapes, kernel_sizes, st.integers(1, 3), dtypes)
 def test_predict_kernels_is_the_literal_mean(shape, s, sets, dtype):
     x = torch.randn(shape, dtype=dtype)
@@ -69,7 +66,7 @@ def test_predict_kernels_is_the_literal_mean(shape, s, sets, dtype):
         assert_close(actual, expected, dtype)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shapes, kernel_sizes, dilation_sets, st.booleans(), dtypes)
 def test_reweight_is_the_literal_sum(shape, s, dilations, shared, dtype):
     x = torch.randn(shape, dtype=dtype)
@@ -82,7 +79,7 @@ def test_reweight_is_the_literal_sum(shape, s, dilations, shared, dtype):
         assert_close(actual, expected, dtype)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(shapes, kernel_sizes, dilation_sets, st.booleans())
 def test_weighting_maps_are_the_literal_ones(shape, s, dilations, shared):
     x = torch.randn(shape, dtype=torch.float64)
@@ -97,43 +94,6 @@ def test_weighting_maps_are_the_literal_ones(shape, s, dilations, shared):
                      torch.float64)
     assert_close(x * maps.sum(1), reweight(x, kernels, dilations),
                  torch.float64)
-
-
-@pytest.mark.parametrize('s', [1, 3, 7])
-def test_larger_maps_agree_with_the_reference(s):
-    x = torch.randn(2, 3, 19, 23, dtype=torch.float64)
-    weights = make_weights(3, s, 3)
-    kernels = predict_kernels(x, *weights, s)
-    assert_close(kernels, literal_kernels(x, *weights, s), torch.float64)
-    assert_close(
-        reweight(x, kernels, (1, 3, 5)),
-        literal_reweight(x, kernels, (1, 3, 5)), torch.float64)
-
-
-@pytest.mark.parametrize('s', [1, 3])
-def test_predict_kernels_gradient(s):
-    inputs = (torch.randn(2, 3, 4, 5, dtype=torch.float64), ) + make_weights(
-        3, s, 2)
-    for tensor in inputs:
-        tensor.requires_grad_()
-    assert gradcheck(lambda *t: predict_kernels(*t, s), inputs)
-
-
-@pytest.mark.parametrize('sets', [1, 2])
-def test_reweight_gradient(sets):
-    x = torch.randn(2, 2, 4, 5, dtype=torch.float64, requires_grad=True)
-    kernels = torch.randn(
-        2, sets, 2, 3, 3, dtype=torch.float64, requires_grad=True)
-    assert gradcheck(lambda *t: reweight(*t, (1, 3)), (x, kernels))
-
-
-def test_predict_kernels_is_a_mean_over_positions():
-    """Four copies of a scene give the kernels of one: no N in them."""
-    x = torch.randn(1, 4, 5, 6, dtype=torch.float64)
-    weights = make_weights(4, 3, 2)
-    assert_close(
-        predict_kernels(x.repeat(1, 1, 2, 2), *weights, 3),
-        predict_kernels(x, *weights, 3), torch.float64)
 
 
 def test_predict_kernels_is_at_least_as_exact_as_the_naive_form():
@@ -174,83 +134,66 @@ def test_sums_run_in_float32_under_autocast(dtype):
         atol=0)
 
 
-def test_shared_kernels_serve_every_dilation():
-    x = torch.randn(2, 3, 6, 7, dtype=torch.float64)
-    kernels = torch.randn(2, 1, 3, 3, 3, dtype=torch.float64)
-    torch.testing.assert_close(
-        reweight(x, kernels, (1, 2, 4)),
-        reweight(x, kernels.expand(-1, 3, -1, -1, -1), (1, 2, 4)))
+X, ARGUMENTS = torch.zeros(1, 4, 5, 5), dict(
+    query_weight=torch.zeros(18, 4),
+    query_bias=torch.zeros(18),
+    key_weight=torch.zeros(2, 4, 4),
+    key_bias=torch.zeros(2, 4),
+    kernel_size=3)
 
 
-def test_images_do_not_mix():
-    x = torch.randn(3, 4, 6, 6)
-    weights = make_weights(4, 3, 2, torch.float32)
-    kernels = predict_kernels(x, *weights, 3)
-    y = reweight(x, kernels, (1, 3))
-    for n in range(3):
-        alone = predict_kernels(x[n:n + 1], *weights, 3)
-        torch.testing.assert_close(alone, kernels[n:n + 1])
-        torch.testing.assert_close(
-            reweight(x[n:n + 1], alone, (1, 3)), y[n:n + 1])
-
-
-@pytest.mark.parametrize('change, error, words', [
-    (dict(x=torch.zeros(4, 5, 5)), ValueError, ['x', '(B, C, H, W)']),
-    (dict(x=torch.zeros(1, 4, 0, 5)), ValueError, ['x', 'empty']),
-    (dict(x=torch.zeros(1, 6, 5, 5)), ValueError, ['key_weight', '(2, 4, 4)']),
-    (dict(x=torch.zeros(1, 4, 5, 5).long()), TypeError, ['x', 'int64']),
-    (dict(x=[[1.]]), TypeError, ['x', 'list']),
-    (dict(query_weight=torch.zeros(9, 4)), ValueError,
-     ['query_weight', '(18, 4)', '(9, 4)']),
-    (dict(query_bias=torch.zeros(9)), ValueError, ['query_bias', '(18)']),
-    (dict(query_bias=None), TypeError, ['query_bias', 'NoneType']),
-    (dict(key_weight=torch.zeros(4, 4)), ValueError, ['key_weight', '(4, 4)']),
-    (dict(key_weight=torch.zeros(0, 4, 4)), ValueError, ['key_weight']),
-    (dict(key_bias=torch.zeros(2, 5)), ValueError, ['key_bias', '(2, 5)']),
-    (dict(key_bias=torch.zeros(2, 4).int()), TypeError, ['key_bias', 'int32']),
-    (dict(key_bias=torch.zeros(2, 4, device='meta')), ValueError,
-     ['key_bias', 'meta', 'cpu']),
-    (dict(kernel_size=2), ValueError, ['kernel_size', 'odd', '2']),
-    (dict(kernel_size=5), ValueError, ['query_weight', '(50, 4)']),
-    (dict(kernel_size=3.), TypeError, ['kernel_size', '3.0', 'float']),
-])
-def test_predict_kernels_names_what_does_not_fit(change, error, words):
-    arguments = dict(
-        x=torch.zeros(1, 4, 5, 5),
-        query_weight=torch.zeros(18, 4),
-        query_bias=torch.zeros(18),
-        key_weight=torch.zeros(2, 4, 4),
-        key_bias=torch.zeros(2, 4),
-        kernel_size=3)
-    predict_kernels(**arguments)
+def names(error, words, function, **arguments):
     with pytest.raises(error) as info:
-        predict_kernels(**arguments | change)
+        function(**arguments)
     assert all(word in str(info.value) for word in words), str(info.value)
 
 
-@pytest.mark.parametrize('change, error, words', [
-    (dict(x=torch.zeros(4, 5, 5)), ValueError, ['x', '(B, C, H, W)']),
-    (dict(x=torch.zeros(2, 4, 0, 5)), ValueError, ['x', 'empty']),
-    (dict(kernels=torch.zeros(1, 4, 3, 3)), ValueError, ['kernels']),
-    (dict(kernels=torch.zeros(2, 2, 4, 3, 3)), ValueError,
-     ['kernels', '(2, 2, 4, 3, 3)']),
-    (dict(kernels=torch.zeros(1, 2, 5, 3, 3)), ValueError, ['kernels', '5']),
-    (dict(kernels=torch.zeros(1, 2, 4, 2, 2)), ValueError, ['odd', '2']),
-    (dict(kernels=torch.zeros(1, 2, 4, 1, 3)), ValueError, ['square']),
-    (dict(kernels=torch.zeros(1, 3, 4, 3, 3)), ValueError,
-     ['kernels', '3 sets', 'dilations (1, 3)', '2']),
-    (dict(kernels=None), TypeError, ['kernels', 'NoneType']),
-    (dict(dilations=()), ValueError, ['dilations', 'at least one']),
-    (dict(dilations=(1, 0)), ValueError, ['dilations[1]', '0']),
-    (dict(dilations=3), TypeError, ['dilations', '3']),
+# an argument, tensors by their shapes, and words of the error
+@pytest.mark.parametrize('name, value, error, words', [
+    ('x', (4, 5, 5), ValueError, ['x', '(B, C, H, W)']),
+    ('x', (1, 4, 0, 5), ValueError, ['x', 'empty']),
+    ('x', (1, 6, 5, 5), ValueError, ['key_weight', '(2, 4, 4)']),
+    ('x', X.long(), TypeError, ['x', 'int64']),
+    ('x', [[1.]], TypeError, ['x', 'list']),
+    ('query_weight', (9, 4), ValueError, ['query_weight', '(18, 4)', '(9, ']),
+    ('query_bias', (9, ), ValueError, ['query_bias', '(18)']),
+    ('query_bias', None, TypeError, ['query_bias', 'NoneType']),
+    ('key_weight', (4, 4), ValueError, ['key_weight', '(4, 4)']),
+    ('key_weight', (0, 4, 4), ValueError, ['key_weight']),
+    ('key_bias', (2, 5), ValueError, ['key_bias', '(2, 5)']),
+    ('key_bias', torch.zeros(2, 4).int(), TypeError, ['key_bias', 'int32']),
+    ('key_bias', torch.zeros(
+        2, 4, device='meta'), ValueError, ['key_bias', 'meta', 'cpu']),
+    ('kernel_size', 2, ValueError, ['kernel_size', 'odd', '2']),
+    ('kernel_size', 5, ValueError, ['query_weight', '(50, 4)']),
+    ('kernel_size', 3., TypeError, ['kernel_size', '3.0', 'float']),
 ])
-def test_reweight_names_what_does_not_fit(change, error, words):
-    arguments = dict(
-        x=torch.zeros(1, 4, 5, 5),
-        kernels=torch.zeros(1, 2, 4, 3, 3),
-        dilations=(1, 3))
+def test_predict_kernels_names_what_does_not_fit(name, value, error, words):
+    predict_kernels(X, **ARGUMENTS)
+    value = torch.zeros(value) if isinstance(value, tuple) else value
+    changed = dict(ARGUMENTS, x=X) | {name: value}
+    names(error, words, predict_kernels, **changed)
+
+
+@pytest.mark.parametrize('x, kernels, dilations, error, words', [
+    ((4, 5, 5), (1, 2, 4, 3, 3), (1, 3), ValueError, ['x', '(B, C, H, W)']),
+    ((2, 4, 0, 5), (1, 2, 4, 3, 3), (1, 3), ValueError, ['x', 'empty']),
+    (X.shape, (1, 4, 3, 3), (1, 3), ValueError, ['kernels']),
+    (X.shape, (2, 2, 4, 3, 3),
+     (1, 3), ValueError, ['kernels', '(2, 2, 4, 3, 3)']),
+    (X.shape, (1, 2, 5, 3, 3), (1, 3), ValueError, ['kernels', '5']),
+    (X.shape, (1, 2, 4, 2, 2), (1, 3), ValueError, ['odd', '2']),
+    (X.shape, (1, 2, 4, 1, 3), (1, 3), ValueError, ['square']),
+    (X.shape, (1, 3, 4, 3, 3),
+     (1, 3), ValueError, ['kernels', '3 sets', 'dilations (1, 3)', '2']),
+    (X.shape, None, (1, 3), TypeError, ['kernels', 'NoneType']),
+    (X.shape, (1, 2, 4, 3, 3), (), ValueError, ['dilations', 'at least one']),
+    (X.shape, (1, 2, 4, 3, 3), (1, 0), ValueError, ['dilations[1]', '0']),
+    (X.shape, (1, 2, 4, 3, 3), 3, TypeError, ['dilations', '3']),
+])
+def test_reweight_names_what_does_not_fit(x, kernels, dilations, error, words):
+    kernels = None if kernels is None else torch.zeros(kernels)
     for function in (reweight, weighting_maps):
-        function(**arguments)
-        with pytest.raises(error) as info:
-            function(**arguments | change)
-        assert all(word in str(info.value) for word in words), str(info.value)
+        function(X, torch.zeros(1, 2, 4, 3, 3), (1, 3))
+        names(error, words, function, x=torch.zeros(x), kernels=kernels,
+              dilations=dilations)  # yapf: disable
