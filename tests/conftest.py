@@ -1,10 +1,12 @@
+import io
 import os
 import random
+import runpy
 import shlex
 import shutil
 import sys
 import venv
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -101,6 +103,18 @@ def shapes(tmp_path_factory, configs):
     model(torch.randn(2, 3, 64, 96))  # statistics of the norms
     torch.save(model.state_dict(), weights)
     return SimpleNamespace(config=config, weights=weights)
+
+
+def tool(name, *arguments, cwd='.'):
+    """Run a tool of mmseg here, as mim does by a process; what it printed."""
+    from cac_mmseg.stack.config import MMSEG_CONFIGS
+    script = str(MMSEG_CONFIGS.parent / f'tools/{name}.py')
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        patch.chdir(cwd)
+        patch.setattr(sys, 'argv', [script, *map(str, arguments)])
+        runpy.run_path(script, run_name='__main__')
+    return printed.getvalue()
 
 
 def table(text):
