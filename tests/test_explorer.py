@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import SEED, shown
-from mmseg.apis import init_model
 from test_attribution import batch, make_model
 
-from cac_mmseg.__main__ import main
 from cac_mmseg.attribution.pairs import PairShares, attribute_pairs
 from cac_mmseg.attribution.paths import record
 from cac_mmseg.drawing.explorer import explorer
@@ -64,6 +62,17 @@ def test_pointing_shows_the_shares_of_the_place(show, shares):
             assert META['classes'][index] in words
 
 
+MIDDLES = """(map, [h, w]) => {
+  const {width, height} = map;
+  const {data} = map.getContext('2d').getImageData(0, 0, width, height);
+  return Array.from({length: h * w}, (_, cell) => {
+    const x = Math.floor(width * (cell % w + 0.5) / w);
+    const y = Math.floor(height * (Math.floor(cell / w) + 0.5) / h);
+    return [...data.slice(4 * (y * width + x), 4 * (y * width + x) + 3)];
+  });
+}"""
+
+
 def test_the_brightest_place_is_the_largest_share(show, shares):
     page = show(write(shares, at=(40, 30)))
     page.uncheck('#backdrop')
@@ -72,13 +81,8 @@ def test_the_brightest_place_is_the_largest_share(show, shares):
     row, column = int(30 / 48 * h), int(40 / 64 * w)
     assert found['cell'] == row * w + column
     # of the pixels in the middle of the cells, the least white
-    width, height, *pixels = page.locator('#map').evaluate('''map => [
-        map.width, map.height, ...map.getContext('2d').getImageData(
-            0, 0, map.width, map.height).data]''')
-    pixels = np.array(pixels, float).reshape(height, width, 4)
-    rows = (height * (np.arange(h) + 0.5) / h).astype(int)
-    columns = (width * (np.arange(w) + 0.5) / w).astype(int)
-    colours = pixels[rows][:, columns, :3].reshape(-1, 3)
+    colours = page.locator('#map').evaluate(MIDDLES, [h, w])
+    colours = np.array(colours, float)
     total = shares.total[row, column].flatten().numpy()
     best = int(found['best'])
     assert best == abs(total).argmax()
@@ -116,30 +120,37 @@ def read(page, step, size=(48, 64)):
     """By path: pixels in steps, the cells they are in, what is printed."""
     pixels = [(x, y) for y in range(0, size[0], step)
               for x in range(0, size[1], step)]
+    found = page.evaluate(READ, [pixels, *size[::-1]])
     return {
         path: [(*pixel, int(cell), words)
-               for pixel, (cell, words) in zip(pixels, found)]
-        for path, found in page.evaluate(READ, [pixels, *size[::-1]]).items()
+               for pixel, (cell, words) in zip(pixels, places)]
+        for path, places in found.items()
     }
 
 
 def numbers(line):
     """Numbers of a line, exactly as printed."""
-    return [
-        Decimal(number.replace('−', '-'))
-        for number in re.findall(NUMBER, line)
-    ]
+    found = re.findall(NUMBER, line)
+    return [Decimal(number.replace('−', '-')) for number in found]
+
+
+NAMES = dict(total='Both paths', kernels='Kernels', pooled='Pooled branch')
 
 
 @pytest.mark.parametrize('global_pool', [True, False])
 def test_printed_numbers_add_up_to_the_last_digit(show, shares, global_pool):
     if not global_pool:
-        model = make_model(global_pool=False)
-        shares = attribute_pairs(record(model, batch(model)))
-    found = read(show(write(shares)), 4)
+        shares = shares._replace(pooled=None)
+        shares = shares._replace(baseline=shares.margin -
+                                 shares.total.sum((2, 3)))
+    page = show(write(shares))
+    found = read(page, 4)
     assert [*found] == ['total', 'kernels'] + ['pooled'] * global_pool
+    if not global_pool:
+        assert page.locator('[value=pooled]').is_disabled()
+        page.keyboard.press('3')
+        assert page.locator('[value=kernels]').is_checked()
     cells = shares.margin.numel()
-    near = dict(abs=0.0201)  # as terms are what others leave
     for path, places in found.items():
         assert {cell for *_, cell, _ in places} == {*range(cells)}
         maps = getattr(shares, path).flatten(2).flatten(0, 1)
@@ -150,27 +161,25 @@ def test_printed_numbers_add_up_to_the_last_digit(show, shares, global_pool):
             }
             baseline, change, margin = lines['Margin']
             assert baseline + change == margin
-            exact = shares.margin.flatten()[cell].item()
-            assert float(margin) == pytest.approx(exact, abs=0.0051)
-            exact = shares.baseline.flatten()[cell].item()
-            assert float(baseline) == pytest.approx(exact, abs=0.0051)
+            for printed, exact in ((margin, shares.margin), (baseline,
+                                                             shares.baseline)):
+                assert float(printed) == pytest.approx(
+                    exact.flatten()[cell].item(), abs=0.0051)
             expected = change
             if global_pool:
                 kernels, pooled, total = lines['Context']
                 assert kernels + pooled == total == change
                 expected = dict(
                     total=total, kernels=kernels, pooled=pooled)[path]
-            name = dict(
-                total='Both paths', kernels='Kernels', pooled='Pooled branch')
-            name = name[path] if global_pool else 'Kernels'
+            name = NAMES[path if global_pool else 'kernels']
             gain, loss, total = lines[name][:3]
-            assert gain + loss == total == expected
-            assert gain >= 0 >= loss
+            assert gain + loss == total == expected and gain >= 0 >= loss
             row = maps[cell]
             for printed, exact in ((gain, row.clamp_min(0)),
                                    (loss, row.clamp_max(0)), (total, row)):
-                assert float(printed) == pytest.approx(exact.sum().item(),
-                                                       **near)
+                # terms are what others leave
+                assert float(printed) == pytest.approx(
+                    exact.sum().item(), abs=0.0201)
 
 
 @pytest.mark.parametrize('size', [(48, 64), (45, 61), (97, 130)])
@@ -179,10 +188,9 @@ def test_places_are_named_by_their_pixels(show, shares, size):
     h, w = shares.margin.shape
     places = {}
     for x, y, cell, words in read(page, 5, size)['total']:
-        line = words.split('\n')[0]
-        match = re.search(r'at x (\d+)–(\d+), y (\d+)–(\d+)', line)
+        match = re.search(r'at x (\d+)–(\d+), y (\d+)–(\d+)', words)
         left, right, top, bottom = map(int, match.groups())
-        assert left <= x <= right and top <= y <= bottom, line
+        assert left <= x <= right and top <= y <= bottom, words
         assert places.setdefault(cell, match[0]) == match[0]
         assert cell == (
             int((y + 0.5) / size[0] * h) * w + int((x + 0.5) / size[1] * w))
@@ -196,23 +204,20 @@ def test_places_are_named_by_their_pixels(show, shares, size):
 
 
 @pytest.mark.parametrize('gain, loss, words', [
-    (0.012, -0.002, 'Context changed this margin by +0.01 of 0.90: nothing '
-     'to read here.'),
-    (0.51, -0.5, 'Context changed this margin by +0.01 of 0.90: shares for '
-     '(+0.51) and against (−0.50) cancel.'),
+    (0.012, -0.002, 'margin by +0.01 of 0.90: nothing to read here.'),
+    (0.51, -0.5, 'margin by +0.01 of 0.90: shares for (+0.51) and against '
+     '(−0.50) cancel.'),
     (0.5, -0.1, None),
 ])
 def test_a_hint_where_context_changed_nothing(show, gain, loss, words):
     kernels = torch.zeros(2, 2, 2, 2)
     kernels[..., 0, 1], kernels[..., 1, 0] = gain, loss
-    margin = torch.full((2, 2), 0.9)
-    page = show(
-        write(
-            PairShares(kernels, None,
-                       torch.tensor([0, 1]).expand(2, 2, 2), margin,
-                       margin - gain - loss, (0.5, 0.5))))
-    printed = page.locator('#readout').inner_text()
-    assert words in printed if words else 'changed' not in printed
+    margin, classes = torch.full((2, 2), 0.9), torch.tensor([0, 1])
+    pairs = PairShares(kernels, None, classes.expand(2, 2, 2), margin,
+                       margin - gain - loss, (0.5, 0.5))
+    printed = show(write(pairs)).locator('#readout').inner_text()
+    assert f'Context changed this {words}' in printed if words else \
+        'changed' not in printed
 
 
 def test_keys_and_paths(show, shares):
@@ -248,25 +253,11 @@ def test_touch_on_a_phone(show, shares):
     assert page.evaluate('document.body.scrollWidth') <= 360
 
 
-def test_without_a_pooled_branch_there_is_one_path(show):
-    model = make_model(global_pool=False)
-    page = show(write(attribute_pairs(record(model, batch(model)), side=3)))
-    assert page.locator('[value=pooled]').is_disabled()
-    page.keyboard.press('3')
-    assert page.locator('[value=total]').is_checked()
-
-
-def test_the_command_writes_it(show, tmp_path, configs, capsys):
-    config = str(configs / 'cac_r18_contextshapes.py')
-    torch.save(
-        init_model(config, device='cpu').state_dict(), tmp_path / 'w.pth')
-    main([
-        'explain', config,
-        str(tmp_path / 'w.pth'), 'contextshapes://image/val/0/000003.png',
-        '--html', '--at', '100', '60', '--steps', '1', '--out',
-        str(tmp_path / 'out')
-    ])
-    assert '384 places to point at' in capsys.readouterr().out
+def test_the_command_writes_it(show, tmp_path, shapes, cli):
+    image = 'contextshapes://image/val/0/000003.png'
+    out = cli(f'explain {shapes.config} {shapes.weights} {image} --html '
+              f'--at 100 60 --steps 1 --out {tmp_path}/out')[1]
+    assert '384 places to point at' in out
     page = show((tmp_path / 'out/000003.html').read_text(encoding='utf-8'))
     assert shown(page)['cell'] == 60 // 8 * 24 + 100 // 8
     assert page.title().startswith('000003.png')
