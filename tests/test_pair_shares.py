@@ -3,11 +3,11 @@ import pytest
 import torch
 from test_attribution import SIZE, ScaledHead, batch, make_model
 
+from cac_mmseg.attribution import shares as module_of_shares
 from cac_mmseg.attribution.closed_form import _secant
 from cac_mmseg.attribution.pairs import attribute_pairs
 from cac_mmseg.attribution.paths import record
 from cac_mmseg.attribution.shares import attribute_context
-from cac_mmseg.drawing import attribution
 
 VARIANTS = [
     dict(),
@@ -24,28 +24,25 @@ def test_each_is_the_integral(variant, monkeypatch):
     """At corners, where upsampling with aligned corners mixes nothing."""
     model = make_model(**variant)
     model.align_corners = True
-    monkeypatch.setattr(attribution, 'obstacle', lambda *_: 'a test')
+    monkeypatch.setattr(module_of_shares, 'obstacle', lambda *_: 'a test')
     data = batch(model)
     pairs = attribute_pairs(record(model, data))
     assert pairs.error.max() < 1e-9
     for corner in ((0, 0), (0, -1)):
         region = torch.zeros(SIZE, dtype=torch.bool)
         region[corner] = True
-        shares = attribute_context(record(model, data), region, steps=100)
+        shares = attribute_context(record(model, data), region, steps=40)
         assert shares.classes == tuple(pairs.classes[corner].tolist())
         assert shares.margin == pytest.approx(pairs.margin[corner].item())
         assert shares.baseline == pytest.approx(pairs.baseline[corner].item())
         for kind in ('kernels', 'pooled'):
-            exact = getattr(pairs, kind)
+            found, exact = getattr(shares, kind), getattr(pairs, kind)
             if exact is None:
                 assert not model.decode_head.global_pool
                 continue
-            exact = exact[corner]
+            tolerance = 1e-3 * exact[corner].abs().max().item()
             torch.testing.assert_close(
-                getattr(shares, kind),
-                exact,
-                rtol=0,
-                atol=1e-3 * exact.abs().max().item())
+                found, exact[corner], rtol=0, atol=tolerance)
 
 
 def by_cells(reduce, maps, dim, side):
@@ -102,7 +99,7 @@ def test_bad_arguments_are_named():
 
 def test_small_changes_keep_their_digits():
     """The quotient of two close sigmoids would lose them."""
-    start = torch.randn(1000).double() * 5
+    start = torch.randn(100).double() * 5
     for change in (0., 1e-12, 1e-7, 1e-3, 1., 50.):
         end = start + change
         steps = (torch.arange(20001).double() + 0.5) / 20001
