@@ -11,7 +11,6 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmseg.apis import init_model
 
 from cac_mmseg import ContextShapesDataset
-from cac_mmseg.__main__ import main
 from cac_mmseg.commands.publish import publish
 from cac_mmseg.stack.checkpoint import load_weights, safe_loading
 
@@ -42,10 +41,10 @@ def checkpoint(tmp_path, configs):
 
 
 def test_published_weights_are_small_safe_and_the_same(checkpoint, tmp_path,
-                                                       configs, capsys):
-    main(['publish', str(checkpoint), str(tmp_path / 'cac.pth')])
+                                                       configs, cli):
+    out = cli('publish', checkpoint, tmp_path / 'cac.pth')[1]
     target, = tmp_path.glob('cac-*.pth')
-    assert str(target) in capsys.readouterr().out
+    assert str(target) in out
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
     assert target.name == f'cac-{digest[:8]}.pth'
     assert target.stat().st_size < 0.5 * checkpoint.stat().st_size
@@ -53,10 +52,11 @@ def test_published_weights_are_small_safe_and_the_same(checkpoint, tmp_path,
 
     content = torch.load(target, weights_only=True)
     before = torch.load(checkpoint, weights_only=False)
-    assert content['meta'] == {
+    kept = {
         key: before['meta'][key]
         for key in ('iter', 'cfg', 'dataset_meta')
     }
+    assert content['meta'] == kept
     torch.testing.assert_close(
         dict(content['state_dict']), dict(before['state_dict']))
     model = init_model(
@@ -80,15 +80,11 @@ class Payload:
         return os.mkdir, (str(self.path), )
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path, capsys):
-    torch.save(
-        dict(state_dict=dict(a=Payload(tmp_path / 'it_ran'))),
-        tmp_path / 'evil.pth')
-    with pytest.raises(SystemExit) as error:
-        main(['publish', f'{tmp_path}/evil.pth', f'{tmp_path}/out.pth'])
-    assert error.value.code == 2
-    message = capsys.readouterr().err
-    assert 'refusing to load' in message and 'posix.mkdir' in message
+def test_code_in_a_checkpoint_is_not_run(tmp_path, cli):
+    evil = dict(state_dict=dict(a=Payload(tmp_path / 'it_ran')))
+    torch.save(evil, tmp_path / 'evil.pth')
+    code, out = cli(f'publish {tmp_path}/evil.pth {tmp_path}/out.pth')
+    assert code == 2 and 'refusing to load' in out and 'posix.mkdir' in out
     assert os.listdir(tmp_path) == ['evil.pth']
 
 
@@ -105,29 +101,12 @@ def write(path, content):
     (lambda path: write(path, dict(state_dict={})), ['holds no weights']),
     (lambda path: write(path, dict(optimizer={})), ['optimizer']),
 ])
-def test_what_is_no_checkpoint_is_named(tmp_path, make, words, capsys):
+def test_what_is_no_checkpoint_is_named(tmp_path, make, words, cli):
     path = tmp_path / 'in.pth'
     make(path)
-    with pytest.raises(SystemExit) as error:
-        main(['publish', str(path), str(tmp_path / 'out.pth')])
-    assert error.value.code == 2
-    message = capsys.readouterr().err
-    for word in ['in.pth', *words]:
-        assert word in message
+    code, out = cli(f'publish {path} {tmp_path}/out.pth')
+    assert code == 2 and all(word in out for word in ['in.pth', *words])
     assert not [*tmp_path.glob('out*')]
-
-
-def test_a_cut_off_checkpoint_is_named(checkpoint, tmp_path):
-    path = tmp_path / 'cut.pth'
-    path.write_bytes(checkpoint.read_bytes()[:-5000])
-    with pytest.raises(ValueError, match='cut.pth cannot be read'):
-        load_weights(path)
-
-
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    path = write(tmp_path / 'in.pth', dict(a=torch.ones(1)))
-    with pytest.raises(ValueError, match='nowhere'):
-        publish(path, tmp_path / 'nowhere/out.pth')
 
 
 def test_mmengine_loads_its_own_checkpoints_safely(checkpoint, monkeypatch):
