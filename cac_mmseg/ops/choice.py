@@ -51,7 +51,7 @@ def _obstacle(device: torch.device) -> Optional[str]:
     if (torch.version.hip
             or torch.cuda.get_device_capability(device)[0] != MEASURED):
         return (f'not measured on {name}, only on Hopper: try {VARIABLE}=1, '
-                'and benchmark --all')
+                'and compare by cost --time')
     try:
         import triton
     except ImportError:
