@@ -1,5 +1,5 @@
 """The re-weightings that the paper argues against, for its ablations, and a
-control whose kernels no context changes.
+control with fixed kernels.
 
 Each takes :class:`CaCModule`'s place in a :class:`CaCHead`:
 ``reweighting='GAPKernelModule'``. Source: what CaC-Net, ECCV 2020, compares
@@ -58,9 +58,9 @@ class GAPKernelModule(_PooledKernelModule):
     .. math:: D = BN(W \bar X + b), \quad
               Y = X \odot \sum_i \sigma(X *_{r_i} D_i)
 
-    What :class:`CaCModule` does, except that all spatial information is lost
-    before the kernels are made. Arguments and errors: CaCModule's; the
-    fully connected layer has (C + 1) * G * C * s * s parameters.
+    :class:`CaCModule`, but all spatial information is lost before the kernels
+    are made. Arguments and errors: CaCModule's; the fully connected layer has
+    (C + 1) * G * C * s * s parameters.
     """
 
     @property
@@ -74,9 +74,9 @@ class FixedKernelModule(CaCModule):
 
     .. math:: D = BN(P), \quad Y = X \odot \sum_i \sigma(X *_{r_i} D_i)
 
-    What :class:`CaCModule` does, except that nothing is predicted: what the
-    two differ in is what context-adaptive kernels bring. Our control, not the
-    paper's. Arguments and errors: CaCModule's.
+    :class:`CaCModule` without prediction: the difference between the two is what
+    context-adaptive kernels bring. Our control, not the paper's. Arguments and
+    errors: CaCModule's.
     """
 
     def _build_predictor(self) -> None:

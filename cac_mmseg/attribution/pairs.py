@@ -23,11 +23,11 @@ MAX_CELLS = 3700  # whose shares, a byte each, make a page of 18 MB
 class PairShares(NamedTuple):
     """What the context of each cell contributed to the margin at each cell.
 
-    Cells are squares of the feature map's positions, in logits; all on the
-    CPU in float32. A margin is the mean over a cell, a share the sum over one.
+    Cells are squares of the feature map's positions. A margin is the mean over
+    a cell, a share the sum over one, in logits, on the CPU in float32.
 
     ``kernels`` and ``pooled`` (None without that branch) are (h, w, h, w): the
-    shares of the last two in the margin at the first two. ``classes`` is
+    first two index the cell of the margin, the last two that of the share. ``classes`` is
     (h, w, 2), the two with the largest mean logits; ``margin`` and
     ``baseline`` are (h, w), the latter under the mean context. ``cell`` is the
     height and width of a cell as parts of the image's; at the right and lower

@@ -1,15 +1,16 @@
 r"""Where the context of a prediction came from: an exact share per position.
 
-Predicted kernels are a mean over positions, and batch normalisation is affine
-in evaluation, so each position has a known share in each kernel. With the
-queries Q, the keys K, and the scale and running mean of the normalisation,
+Predicted kernels average over positions, and batch normalisation is affine in
+evaluation, so each position's contribution to each kernel is exact. With the
+queries Q, the keys K, the scale a and the running mean mu of the normalisation,
 
 .. math:: D_{g,c,t} - D^0_{g,c} = \frac{1}{N} \sum_n a_{g,c}
           (Q_{g,t,n} K_{g,c,n} - \mu_{g,c})
 
-:math:`D^0`, the bias of the normalisation, are the kernels of the mean
-context. The margin m of a class over another, averaged over a region, is a
-function of the kernels, with the features X held. Integrated gradients
+The baseline kernels :math:`D^0` are batch norm's bias, its output at the
+running mean: the "mean context". The margin m, the logit of a class minus that
+of another, averaged over a region, is a function of the kernels, with the
+features X held fixed. Integrated gradients
 (Sundararajan et al., 2017) along the straight line from :math:`D^0` to D,
 
 .. math:: G = \int_0^1 \frac{\partial m}{\partial D}
@@ -18,14 +19,13 @@ function of the kernels, with the features X held. Integrated gradients
           (Q_{g,t,n} K_{g,c,n} - \mu_{g,c})
 
 give the share :math:`M_n` of position n, and
-:math:`\sum_n M_n = m(D) - m(D^0)`, what context changed. What G is multiplied
-with is what position n by itself would predict, less :math:`D^0`.
+:math:`\sum_n M_n = m(D) - m(D^0)`, what context changed. G is multiplied with
+what position n alone would predict, minus :math:`D^0`.
 
-The globally pooled branch is a second mean over positions, ahead of a ReLU
-that is passed by its secant. The classifier adds what comes of both paths, so
-the shares of one do not depend on the other, and no order has to be chosen.
-In a head the integral has a closed form; behind a module in the backbone it is
-taken in steps.
+The globally pooled branch is a second mean over positions, before a ReLU that
+is passed by its secant. The classifier adds both paths, so the shares of one do
+not depend on the other, and no order has to be chosen. In a head the integral
+has a closed form; behind a module in the backbone it is taken in steps.
 """
 from contextlib import ExitStack
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple

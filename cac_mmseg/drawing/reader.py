@@ -45,10 +45,10 @@ class Sample(NamedTuple):
 class Reader:
     """Reads samples by a data set's own pipeline.
 
-    The loading part ends before the first transform that draws random
-    numbers, changes the size of image or labels, or packs them away: so masks
-    that are merged after loading, and loaders of any name, count. Without a
-    label map, transforms that ask for one are left out.
+    Their loading part ends before the first transform that draws random
+    numbers, changes the size of image or labels, or packs them away. So loaders
+    of any name belong to it, and masks that are merged after loading. Without a
+    label map, transforms that ask for one are skipped.
 
     Args:
         dataset: Whose pipeline, classes and file names they are.
@@ -216,7 +216,7 @@ def blamed_on(path: str) -> Iterator[None]:
 
 
 def label_map(data: PixelData) -> np.ndarray:
-    """Return a label map (H, W): a model of one channel predicts floats."""
+    """Return integers (H, W): a model with one channel predicts floats."""
     return data.data[0].cpu().numpy().astype(np.int64)
 
 

@@ -109,9 +109,9 @@ def _blocks(x: Tensor) -> Iterator[Index]:
 
 
 def _groups(x: Tensor, block: Index) -> Tensor:
-    """Move the images of a block beside their channels: [1, n, h, w].
+    """Fold the images of a block into channels: [1, n, h, w].
 
-    A convolution in as many groups then uses one kernel per image and channel.
+    A convolution in n groups then uses one kernel per image and channel.
     """
     part = x[block].to(torch.promote_types(x.dtype, torch.float32))
     h, w = x.shape[2:]
