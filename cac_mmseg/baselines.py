@@ -74,9 +74,9 @@ class FixedKernelModule(CaCModule):
 
     .. math:: D = BN(P), \quad Y = X \odot \sum_i \sigma(X *_{r_i} D_i)
 
-    :class:`CaCModule` without prediction: the difference between the two is what
-    context-adaptive kernels bring. Our control, not the paper's. Arguments and
-    errors: CaCModule's.
+    :class:`CaCModule` without prediction: the difference between the two is
+    what context-adaptive kernels bring. Our control, not the paper's.
+    Arguments and errors: CaCModule's.
     """
 
     def _build_predictor(self) -> None:

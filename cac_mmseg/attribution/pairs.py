@@ -27,11 +27,11 @@ class PairShares(NamedTuple):
     a cell, a share the sum over one, in logits, on the CPU in float32.
 
     ``kernels`` and ``pooled`` (None without that branch) are (h, w, h, w): the
-    first two index the cell of the margin, the last two that of the share. ``classes`` is
-    (h, w, 2), the two with the largest mean logits; ``margin`` and
-    ``baseline`` are (h, w), the latter under the mean context. ``cell`` is the
-    height and width of a cell as parts of the image's; at the right and lower
-    edge cells may be cut.
+    first two index the cell of the margin, the last two that of the share.
+    ``classes`` is (h, w, 2), the two with the largest mean logits; ``margin``
+    and ``baseline`` are (h, w), the latter under the mean context. ``cell`` is
+    the height and width of a cell as parts of the image's; at the right and
+    lower edge cells may be cut.
     """
     kernels: Tensor
     pooled: Optional[Tensor]

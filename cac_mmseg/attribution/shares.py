@@ -2,7 +2,7 @@ r"""Where the context of a prediction came from: an exact share per position.
 
 Predicted kernels average over positions, and batch normalisation is affine in
 evaluation, so each position's contribution to each kernel is exact. With the
-queries Q, the keys K, the scale a and the running mean mu of the normalisation,
+queries Q, the keys K, the scale a and the running mean of the normalisation,
 
 .. math:: D_{g,c,t} - D^0_{g,c} = \frac{1}{N} \sum_n a_{g,c}
           (Q_{g,t,n} K_{g,c,n} - \mu_{g,c})
@@ -23,9 +23,10 @@ give the share :math:`M_n` of position n, and
 what position n alone would predict, minus :math:`D^0`.
 
 The globally pooled branch is a second mean over positions, before a ReLU that
-is passed by its secant. The classifier adds both paths, so the shares of one do
-not depend on the other, and no order has to be chosen. In a head the integral
-has a closed form; behind a module in the backbone it is taken in steps.
+is passed by its secant. The classifier adds both paths, so the shares of one
+do not depend on the other, and no order has to be chosen. In a head the
+integral has a closed form; behind a module in the backbone it is taken in
+steps.
 """
 from contextlib import ExitStack
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple

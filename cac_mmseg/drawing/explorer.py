@@ -82,8 +82,8 @@ def explorer(title: str,
 def printed(shares: PairShares) -> Dict[str, Dict[str, List[int]]]:
     """Return the numbers that the page prints, which add up as printed.
 
-    Terms that are rounded one by one may miss their sum by a digit, so one term
-    of each sum is the rest.
+    Terms that are rounded one by one may miss their sum by a digit, so one
+    term of each sum is the rest.
 
     Returns:
         For each place, in hundredths of a logit: ``margin`` and its

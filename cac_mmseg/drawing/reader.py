@@ -46,9 +46,9 @@ class Reader:
     """Reads samples by a data set's own pipeline.
 
     Their loading part ends before the first transform that draws random
-    numbers, changes the size of image or labels, or packs them away. So loaders
-    of any name belong to it, and masks that are merged after loading. Without a
-    label map, transforms that ask for one are skipped.
+    numbers, changes the size of image or labels, or packs them away. So it
+    includes loaders of any name, and masks that are merged after loading.
+    Without a label map, transforms that ask for one are skipped.
 
     Args:
         dataset: Whose pipeline, classes and file names they are.
