@@ -212,7 +212,7 @@ def test_every_head_has_a_config():
 @pytest.mark.parametrize('protocol', PROTOCOLS)
 def test_heads_of_a_protocol_share_everything_else(protocol):
     runs = plan(HEADS, 1, ROOT / 'nowhere', protocol)
-    base = load_config(FOLDER / '_base_' / f'{protocol}.py')
+    base = load_config(FOLDER / 'protocols' / f'{protocol}.py')
     init_default_scope('mmseg')
     for run in runs:
         head = run.config.model.decode_head
@@ -241,7 +241,7 @@ def test_every_head_trains_in_channels_last(run):
 
 
 def test_the_lists_of_animals_are_disjoint():
-    folder = ROOT / 'configs/_base_/datasets/voc_animals'
+    folder = ROOT / 'tools/study/data/voc_animals'
     train, val, tune_train, tune_val = ({
         *(folder / f'{name}.txt').read_text().split()
     } for name in ('train', 'val', 'tune_train', 'tune_val'))
@@ -283,7 +283,7 @@ def test_what_cannot_be_run_is_named(heads, words, tmp_path):
 
 def test_a_config_of_a_user_is_a_head_of_every_protocol(tmp_path):
     path = tmp_path / 'mine.py'
-    path.write_text(f"_base_ = '{ROOT}/tools/study/configs/cac.py'\n"
+    path.write_text(f"_base_ = '{ROOT}/tools/study/heads/cac.py'\n"
                     'model = dict(decode_head=dict(dilations=(1, )))')
     for protocol, classes in (('voc-animals', 7), ('camvid', 11)):
         run, = plan([str(path)], 1, tmp_path, protocol)
@@ -402,7 +402,7 @@ def command(data):
     """Start it; by default on CamVid, two seeds, two runs at a time."""
 
     def start(*arguments, **kwargs):
-        line = [sys.executable, '-m', 'cac_mmseg', 'study']
+        line = [sys.executable, '-m', 'tools', 'study']
         line += ['--protocol', 'camvid', '--iterations', '2', '--out', 'out']
         line += ['--seeds', '2', '--jobs', '2', *arguments, '--cfg-options']
         line += [f'{key}={value}' for key, value in SMALL.items()]
@@ -489,7 +489,7 @@ def scores(summary):
 @pytest.mark.slow
 def test_a_run_that_fails_takes_none_along(command, data):
     bad = data / 'bad.py'
-    bad.write_text(f"_base_ = '{ROOT}/tools/study/configs/fcn.py'\n"
+    bad.write_text(f"_base_ = '{ROOT}/tools/study/heads/fcn.py'\n"
                    "custom_hooks = [dict(type='NoHook')]\n")
     status, output = finished(
         command('--heads', 'bad.py', 'global-pool', '--seeds', '1'))

@@ -1,6 +1,6 @@
 """``python -m tools study``: compare decode heads on real images.
 
-Trains heads of ``tools/study/configs`` with several seeds under one protocol,
+Trains heads of ``tools/study/heads`` with several seeds under one protocol,
 through mmengine's Runner, each run in its own process. Runs with a result are
 not repeated, so an interrupted study continues. Ends with a table, a csv and
 plots.

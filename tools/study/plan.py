@@ -1,28 +1,22 @@
 """The runs of a study: heads x seeds, each with a config and two places."""
 import json
-import os
-from contextlib import contextmanager
+import re
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 
 from cac_mmseg.errors import UserError
 from cac_mmseg.stack.config import load_config
 from cac_mmseg.stack.files import read_text
 from .settings import settings
 
-FOLDER = Path(__file__).with_name('configs')
-HEADS = sorted(path.stem for path in FOLDER.glob('*.py'))
-DEFAULT = 'voc-animals'  # as in the heads' configs
-# the others in that folder are parts of protocols
-PROTOCOLS = sorted({path.stem
-                    for path in (FOLDER / '_base_').glob('*.py')} -
-                   {'light', 'full'})
-# names the protocol that the heads' configs inherit from
-VARIABLE = 'CAC_STUDY_PROTOCOL'
+FOLDER = Path(__file__).parent
+HEADS = sorted(path.stem for path in (FOLDER / 'heads').glob('*.py'))
+PROTOCOLS = sorted(path.stem for path in (FOLDER / 'protocols').glob('*.py'))
+DEFAULT = 'voc-animals'
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ def plan(heads: Sequence[str],
     """List the runs of a study, one seed of all heads after the other.
 
     Args:
-        heads: Names of configs in ``tools/study/configs``, or paths of
+        heads: Names of configs in ``tools/study/heads``, or paths of
             configs that inherit from one.
         seeds: How many; they count from 0.
         out: Gets a folder for each run.
@@ -78,12 +72,14 @@ def plan(heads: Sequence[str],
             same name, or a result was obtained with another config.
     """
     results = results or out / 'results'
+    base = load_config(FOLDER / 'protocols' / f'{protocol}.py')
     configs: Dict[str, Config] = {}
     for head in heads:
         name = Path(head).stem
         if name in configs:
             raise UserError(f'--heads names {name!r} twice')
-        configs[name] = _config(head, protocol, iterations, amp, options or {})
+        configs[name] = config = compose(base, head)
+        _adapt(config, iterations, amp, options or {})
     runs = []
     for seed in range(seeds):
         for head, config in configs.items():
@@ -96,14 +92,38 @@ def plan(heads: Sequence[str],
     return runs
 
 
-def _config(head: str, protocol: str, iterations: Optional[int], amp: bool,
-            options: dict) -> Config:
+def compose(protocol: Config, head: str) -> Config:
+    """Return the config of a head under a protocol.
+
+    What the head's config gives is merged into the protocol's, as by
+    inheritance; a value ``'${name}'`` stands for the protocol's variable.
+
+    Raises:
+        FileNotFoundError, ValueError: If there is no such head, or variable.
+    """
     if not head.endswith('.py') and head not in HEADS:
         raise UserError(f'--heads must be of {", ".join(HEADS)}, or paths of '
                         f'configs that inherit from one, got {head!r}')
-    path = head if head.endswith('.py') else FOLDER / f'{head}.py'
-    with _protocol(protocol):
-        config = load_config(path)
+    path = Path(head if head.endswith('.py') else FOLDER / f'heads/{head}.py')
+
+    def resolved(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: resolved(value) for key, value in part.items()}
+        if isinstance(part, (list, tuple)):
+            return type(part)(map(resolved, part))
+        name = re.fullmatch(r'\$\{(\w+)\}', str(part))
+        if name and name[1] not in protocol:
+            raise UserError(f'{path}: the protocol has no {name[1]!r}')
+        return protocol[name[1]] if name else part
+
+    config = deepcopy(protocol)  # each is changed by itself
+    config.merge_from_dict(resolved(load_config(path)._cfg_dict))
+    return config
+
+
+def _adapt(config: Config, iterations: Optional[int], amp: bool,
+           options: dict) -> None:
+    """Set what the command line asks for, and what a study needs."""
     if iterations:
         config.train_cfg.update(
             max_iters=iterations, val_interval=-(-iterations // 2))
@@ -116,23 +136,6 @@ def _config(head: str, protocol: str, iterations: Optional[int], amp: bool,
     # an interrupted run starts again: the weights at its end are enough
     config.default_hooks.checkpoint.update(
         interval=config.train_cfg.max_iters, save_optimizer=False)
-    return config
-
-
-@contextmanager
-def _protocol(name: str) -> Iterator[None]:
-    """Let the configs of heads inherit from a protocol."""
-    logger = MMLogger.get_current_instance()
-    before, level = os.environ.get(VARIABLE), logger.level
-    os.environ[VARIABLE] = name
-    logger.setLevel('WARNING')  # mmengine logs each use of a variable
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        del os.environ[VARIABLE]
-        if before is not None:
-            os.environ[VARIABLE] = before
 
 
 def _check_same(run: Run) -> None:

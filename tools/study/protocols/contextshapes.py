@@ -1,10 +1,10 @@
 # In minutes on a CPU, without a file: two stages of ResNet-18, whose receptive
 # field does not reach what decides, so that context has to come from the head.
 _base_ = [
-    '../../../../configs/_base_/models/cac_r18-s2.py',
-    '../../../../configs/_base_/datasets/contextshapes.py',
-    '../../../../configs/_base_/default_runtime.py',
-    '../../../../configs/_base_/schedules/schedule_400.py'
+    '../../../configs/_base_/models/cac_r18-s2.py',
+    '../../../configs/_base_/datasets/contextshapes.py',
+    '../../../configs/_base_/default_runtime.py',
+    '../../../configs/_base_/schedules/schedule_400.py'
 ]
 stage_channels, stage_indices = (64, 128), (0, 1)
 atrous_rates = (1, 12, 24, 36)

@@ -1,4 +1,4 @@
-_base_ = ['./full.py', '../../../../configs/_base_/datasets/voc_animals.py']
+_base_ = ['./_base_/full.py', '../data/voc_animals.py']
 # decoded once, so that few workers keep a GPU busy
 train_pipeline = [
     dict(type='LoadOnce', transforms=_base_.train_pipeline[:2]),

@@ -1,2 +1,1 @@
-_base_ = './_base_/{{$CAC_STUDY_PROTOCOL:voc-animals}}.py'
 model = dict(decode_head=dict(type='DMHead', filter_sizes=(1, 3, 5, 7)))

@@ -1,4 +1,3 @@
-_base_ = './_base_/{{$CAC_STUDY_PROTOCOL:voc-animals}}.py'
 model = dict(
     decode_head=dict(
         type='DNLHead', reduction=2, use_scale=True, mode='embedded_gaussian'))

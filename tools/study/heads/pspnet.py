@@ -1,2 +1,1 @@
-_base_ = './_base_/{{$CAC_STUDY_PROTOCOL:voc-animals}}.py'
 model = dict(decode_head=dict(type='PSPHead', pool_scales=(1, 2, 3, 6)))

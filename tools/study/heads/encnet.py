@@ -1,9 +1,8 @@
-_base_ = './_base_/{{$CAC_STUDY_PROTOCOL:voc-animals}}.py'
 model = dict(
     decode_head=dict(
         type='EncHead',
-        in_channels={{_base_.stage_channels}},
-        in_index={{_base_.stage_indices}},
+        in_channels='${stage_channels}',
+        in_index='${stage_indices}',
         num_codes=32,
         use_se_loss=True,
         add_lateral=False,

@@ -1,4 +1,4 @@
-_base_ = ['./full.py', '../../../../configs/_base_/datasets/camvid.py']
+_base_ = ['./_base_/full.py', '../../../configs/_base_/datasets/camvid.py']
 model = dict(
     data_preprocessor=dict(size=(360, 480)),
     decode_head=dict(num_classes=11),

@@ -1,6 +1,0 @@
-# To choose a learning rate: the training images alone, split in two.
-_base_ = './voc-animals.py'
-lists = '{{ fileDirname }}/../../../../configs/_base_/datasets/voc_animals'
-train_dataloader = dict(dataset=dict(ann_file=f'{lists}/tune_train.txt'))
-val_dataloader = dict(dataset=dict(ann_file=f'{lists}/tune_val.txt'))
-test_dataloader = val_dataloader

@@ -1,3 +1,0 @@
-_base_ = './_base_/{{$CAC_STUDY_PROTOCOL:voc-animals}}.py'
-model = dict(
-    decode_head=dict(type='ASPPHead', dilations={{_base_.atrous_rates}}))

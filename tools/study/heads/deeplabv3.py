@@ -1,0 +1,1 @@
+model = dict(decode_head=dict(type='ASPPHead', dilations='${atrous_rates}'))
