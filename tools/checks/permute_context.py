@@ -23,7 +23,7 @@ from cac_mmseg.attribution.paths import (ContextPath, KernelPath, PooledPath,
                                          recording)
 from cac_mmseg.stack.checkpoint import load_model
 from cac_mmseg.stack.tables import markdown_table
-from tools.study.results import HeadResults, gaps
+from tools.study.statistics import HeadResults, gaps
 
 OWN = 'mIoU'  # with the context of the image itself
 CHANGES = ('mean kernels', 'kernels of another', 'mean branch',

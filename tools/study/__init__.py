@@ -8,6 +8,8 @@ plots.
 import argparse
 import sys
 from copy import deepcopy
+from pathlib import Path
+from typing import Sequence
 
 import torch
 from mmengine.config import DictAction
@@ -24,6 +26,7 @@ from cac_mmseg.stack.words import counted
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     from .plan import DEFAULT, HEADS, PROTOCOLS
+    from .report import REFERENCES
     add = parser.add_argument
     add('--protocol',
         choices=PROTOCOLS,
@@ -44,12 +47,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='length of the schedule in place of that of the protocol')
     add('--out',
-        required=True,
         metavar='DIR',
-        help='gets a folder per run, the table and the plots')
-    add('--results',
-        metavar='DIR',
-        help='gets a small file per finished run (default: OUT/results)')
+        help='gets a folder per run, the results, the table and the plots')
+    add('--table',
+        metavar='RESULTS',
+        help='print the table of these results, a results.npz or the folder '
+        'results of an unfinished study, and train nothing; with --out, '
+        'write all else, too, from which a study goes on')
+    add('--over',
+        nargs='+',
+        metavar='HEAD',
+        default=(),
+        help='heads that the table compares with (default: '
+        f'{" ".join(REFERENCES)})')
     add('--amp', action='store_true', help='train in bfloat16, on a GPU')
     add('--jobs',
         type=at_least(1),
@@ -67,21 +77,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Carry out what is missing, and report; exit with 1 if a run failed.
+    """Report results that are there, or carry out a study.
+
+    Exits with 1 if a run failed.
 
     Raises:
-        FileNotFoundError, ValueError: naming the argument that does not fit.
+        FileNotFoundError, UserError: naming the argument that does not fit.
     """
+    from . import report
+    from .results import load, save_run
+    from .statistics import by_head
+    if not arguments.table:
+        _study(arguments)
+        return
+    results = load(arguments.table)
+    _check_over(arguments.over, [result['head'] for result in results])
+    if not arguments.out:
+        print(report.summary(by_head(results), arguments.over))
+        return
+    folder = make_folder(Path(arguments.out, 'results'))
+    for result in results:
+        file = folder / f'{result["head"]}-seed{result["seed"]}.json'
+        if not file.is_file():  # else it may be of a run of the user
+            save_run(result, file)
+    report.publish(results, [], folder.parent, arguments.over)
+
+
+def _check_over(over: Sequence[str], heads: Sequence[str]) -> None:
+    for name in over:
+        if name not in heads:
+            raise UserError(
+                f'--over must be of {", ".join(dict.fromkeys(heads))}, '
+                f'got {name!r}')
+
+
+def _study(arguments: argparse.Namespace) -> None:
+    """Carry out what is missing, and report."""
     from . import report
     from .plan import plan
     from .processes import execute
+    from .results import load_run
+    from .times import measure
     if arguments.amp and not torch.cuda.is_available():
         raise UserError('--amp needs a GPU, and PyTorch finds none')
+    if not arguments.out:
+        raise UserError('--out must be given: a folder for the runs')
     out = make_folder(arguments.out).resolve()
-    results = make_folder(arguments.results or out / 'results').resolve()
+    make_folder(out / 'results')
     runs = plan(arguments.heads, arguments.seeds, out, arguments.protocol,
-                arguments.iterations, arguments.amp, arguments.cfg_options,
-                results)
+                arguments.iterations, arguments.amp, arguments.cfg_options)
+    _check_over(arguments.over, [run.head for run in runs])
     missing = [run for run in runs if not run.result_file.is_file()]
     there = len(runs) - len(missing)
     print(f'{counted(len(runs), "run")}, {there} with a result')
@@ -94,10 +139,15 @@ def run(arguments: argparse.Namespace) -> None:
             check_pretrained(MODELS.build(deepcopy(config.model)))
         except RuntimeError as error:
             raise UserError(str(error)) from error
-    failed = execute(missing, arguments.jobs) if missing else []
+    failed = execute(missing, arguments.jobs)
     finished = [run for run in runs if run not in failed]
     if finished:
-        report.publish(finished, out, arguments.times)
+        times = measure(finished) if arguments.times else {}
+        results = [{
+            **load_run(run.result_file),
+            **times.get(run.head, {})
+        } for run in finished]
+        report.publish(results, finished, out, arguments.over)
     for run in failed:
         print(f'{run}: failed, see {run.folder / "log.txt"}')
     sys.exit(bool(failed))

@@ -1,5 +1,4 @@
 """The runs of a study: heads x seeds, each with a config and two places."""
-import json
 import re
 from copy import deepcopy
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from mmengine.config import Config
 
 from cac_mmseg.errors import UserError
 from cac_mmseg.stack.config import load_config
-from cac_mmseg.stack.files import read_text
-from .settings import settings
+from .results import load_run
+from .settings import different, settings
 
 FOLDER = Path(__file__).parent
 HEADS = sorted(path.stem for path in (FOLDER / 'heads').glob('*.py'))
@@ -52,26 +51,23 @@ def plan(heads: Sequence[str],
          protocol: str = DEFAULT,
          iterations: Optional[int] = None,
          amp: bool = False,
-         options: Optional[dict] = None,
-         results: Optional[Path] = None) -> List[Run]:
+         options: Optional[dict] = None) -> List[Run]:
     """List the runs of a study, one seed of all heads after the other.
 
     Args:
         heads: Names of configs in ``tools/study/heads``, or paths of
             configs that inherit from one.
         seeds: How many; they count from 0.
-        out: Gets a folder for each run.
+        out: Gets a folder for each run, and ``results``.
         protocol: Of :data:`PROTOCOLS`.
         iterations: Length of the schedule in place of the protocol's.
         amp: Whether to train in bfloat16, where autocast does.
         options: Changes to every config, such as the backbone's weights.
-        results: Holds the results, by default ``out / 'results'``.
 
     Raises:
         FileNotFoundError, ValueError: If a head has no config, or two have the
             same name, or a result was obtained with another config.
     """
-    results = results or out / 'results'
     base = load_config(FOLDER / 'protocols' / f'{protocol}.py')
     configs: Dict[str, Config] = {}
     for head in heads:
@@ -86,7 +82,8 @@ def plan(heads: Sequence[str],
             config = config.copy()
             config.randomness = dict(seed=seed)
             name = f'{head}-seed{seed}'
-            run = Run(head, seed, config, out / name, results / f'{name}.json')
+            run = Run(head, seed, config, out / name,
+                      out / 'results' / f'{name}.json')
             _check_same(run)
             runs.append(run)
     return runs
@@ -145,16 +142,9 @@ def _check_same(run: Run) -> None:
             raise UserError(f'{run.folder} is not of a study, and would be '
                             'overwritten: give another --out')
         return
-    there = json.loads(read_text(run.result_file))['settings']
-    asked = settings(run.config)
-    different = [
-        key for key in {
-            **there,
-            **asked
-        } if there.get(key) != asked.get(key)
-    ]
-    if different:
-        raise UserError(
-            f'{run.result_file} was obtained with another '
-            f'{", ".join(sorted(different))}: give another --out or '
-            '--results, or remove the file to run it again')
+    found = different(
+        load_run(run.result_file)['settings'], settings(run.config))
+    if found:
+        raise UserError(f'{run.result_file} was obtained with another '
+                        f'{", ".join(found)}: give another --out, or remove '
+                        'the file to run it again')

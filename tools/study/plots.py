@@ -1,11 +1,11 @@
 """Plots of a study."""
+from contextlib import contextmanager
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Iterator, List, Optional, Sequence
 
 import matplotlib
 import mmcv
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -16,7 +16,7 @@ from cac_mmseg.drawing.reader import Reader
 from cac_mmseg.stack.config import build_datasets
 from cac_mmseg.stack.files import new_file
 from .plan import Run
-from .results import HeadResults
+from .statistics import HeadResults, measured
 
 ROWS = 4  # images of predictions.png
 SHOWN = ('fcn', 'pspnet', 'cac')  # columns of it, where they were run
@@ -34,11 +34,16 @@ COSTS = dict(
 
 def draw_all(heads: Sequence[HeadResults], runs: Sequence[Run],
              out: Path) -> None:
-    """Write the plots to a folder; the best head comes first."""
+    """Write the plots to a folder.
+
+    Args:
+        heads: The best one first.
+        runs: Whose predictions are shown, if they are here.
+        out: The folder.
+    """
     with matplotlib.rc_context(STYLE):
         accuracy_over_cost(heads, out / 'accuracy_cost.png')
         learning_curves(heads, out / 'learning_curves.png')
-        class_bars(heads, out / 'classes.png')
     picture = predictions(runs)
     if picture is not None:
         save_picture(picture, out / 'predictions.png')
@@ -59,92 +64,59 @@ def marker(index: int) -> str:
 
 
 def accuracy_over_cost(heads: Sequence[HeadResults], path: Path) -> None:
-    """Mean IoU over each of :data:`COSTS` that was measured."""
-    costs = {key: COSTS[key] for key in COSTS if key in heads[0].runs[0]}
+    """Draw the mean IoU over each of :data:`COSTS` that was measured."""
+    costs = {key: COSTS[key] for key in COSTS if measured(heads, key)}
     rows = len(costs) // 2  # with times two
-    figure = Figure(figsize=(11, 4 * rows), layout='constrained')
-    axes = figure.subplots(rows, 2, sharey=True, squeeze=False)
-    for ax, (key, (label, scale)) in zip(axes.flat, costs.items()):
-        for i, head in enumerate(heads):
-            mean = head.scores.mean()
-            ax.errorbar(
-                head.median(key) * scale,
-                mean, [[mean - head.scores.min()], [head.scores.max() - mean]],
-                fmt=marker(i),
-                capsize=3,
-                label=head.name if ax is axes[0, 0] else None,
-                color=colour(i, heads))
-        ax.set_xlabel(label)
-        ax.xaxis.set_major_locator(MaxNLocator(5))
-        ax.margins(x=0.15)
-        _style(ax)
-    for ax in axes[:, 0]:
-        ax.set_ylabel(SPREAD)
-    figure.legend(loc='outside right center', frameon=False)
-    _save(figure, path)
+    with _figure(path, 11, 4 * rows) as figure:
+        axes = figure.subplots(rows, 2, sharey=True, squeeze=False)
+        for ax, (key, (label, scale)) in zip(axes.flat, costs.items()):
+            for i, head in enumerate(heads):
+                scores, mean = head.scores, head.scores.mean()
+                ax.errorbar(
+                    head.median(key) * scale,
+                    mean, [[mean - scores.min()], [scores.max() - mean]],
+                    fmt=marker(i),
+                    capsize=3,
+                    label=head.name if ax is axes[0, 0] else None,
+                    color=colour(i, heads))
+            ax.set_xlabel(label)
+            ax.xaxis.set_major_locator(MaxNLocator(5))
+            ax.margins(x=0.15)
+        for ax in axes[:, 0]:
+            ax.set_ylabel(SPREAD)
 
 
 def learning_curves(heads: Sequence[HeadResults], path: Path) -> None:
-    """Training loss, and mean IoU after each validation."""
-    figure = Figure(figsize=(12, 4.5), layout='constrained')
-    left, right = figure.subplots(1, 2)
-    for i, head in enumerate(heads):
-        losses = np.array([run['loss'] for run in head.runs]).mean(0)
-        window = max(1, len(losses) // 20)
-        smooth = np.convolve(losses, np.full(window, 1 / window), 'valid')
-        left.plot(
-            np.arange(len(smooth)) + window, smooth, color=colour(i, heads))
-        curves = np.array([run['curve'] for run in head.runs])
-        steps, scores = curves[0, :, 0], curves[..., 1]
-        right.plot(
-            steps,
-            scores.mean(0),
-            marker=marker(i),
-            markersize=4,
-            label=head.name,
-            color=colour(i, heads))
-        right.fill_between(
-            steps,
-            scores.min(0),
-            scores.max(0),
-            alpha=0.15,
-            linewidth=0,
-            color=colour(i, heads))
-    left.set_ylabel('training loss, mean of the seeds')
-    left.set_yscale('log')
-    right.set_ylabel(SPREAD)
-    for ax in (left, right):
-        ax.set_xlabel('iterations')
-        _style(ax)
-    figure.legend(loc='outside right center', frameon=False)
-    _save(figure, path)
-
-
-def class_bars(heads: Sequence[HeadResults], path: Path) -> None:
-    """IoU of each class, a bar per head: mean and range of the seeds."""
-    classes = heads[0].runs[0]['classes']
-    figure = Figure(
-        figsize=(2 + len(classes) * max(0.6, 0.14 * len(heads)), 4.5),
-        layout='constrained')
-    ax = figure.subplots()
-    width = 0.85 / len(heads)
-    for i, head in enumerate(heads):
-        scores = head.class_scores
-        mean = scores.mean(0)
-        ax.bar(
-            np.arange(len(classes)) + (i - (len(heads) - 1) / 2) * width,
-            mean,
-            width,
-            yerr=[mean - scores.min(0),
-                  scores.max(0) - mean],
-            error_kw=dict(elinewidth=0.7),
-            label=head.name,
-            color=colour(i, heads))
-    ax.set_xticks(range(len(classes)), classes, rotation=30, ha='right')
-    ax.set_ylabel('IoU, mean and range of the seeds')
-    figure.legend(loc='outside right center', frameon=False)
-    _style(ax)
-    _save(figure, path)
+    """Draw the training loss, and the mean IoU of each validation."""
+    with _figure(path, 12, 4.5) as figure:
+        left, right = figure.subplots(1, 2)
+        for i, head in enumerate(heads):
+            style = dict(color=colour(i, heads))
+            losses = np.array([run['loss'] for run in head.runs]).mean(0)
+            window = max(1, len(losses) // 20)
+            smooth = np.convolve(losses, np.full(window, 1 / window), 'valid')
+            left.plot(np.arange(len(smooth)) + window, smooth, **style)
+            curves = np.array([run['curve'] for run in head.runs])
+            steps, scores = curves[0, :, 0], curves[..., 1]
+            right.plot(
+                steps,
+                scores.mean(0),
+                marker=marker(i),
+                markersize=4,
+                label=head.name,
+                **style)
+            right.fill_between(
+                steps,
+                scores.min(0),
+                scores.max(0),
+                alpha=0.15,
+                linewidth=0,
+                **style)
+        left.set(
+            xlabel='iterations',
+            ylabel='training loss, mean of the seeds',
+            yscale='log')
+        right.set(xlabel='iterations', ylabel=SPREAD)
 
 
 def predictions(runs: Sequence[Run]) -> Optional[np.ndarray]:
@@ -176,13 +148,16 @@ def predictions(runs: Sequence[Run]) -> Optional[np.ndarray]:
     return draw_rows(rows, ('image', 'ground truth', *shown), dataset.metainfo)
 
 
-def _style(ax: Axes) -> None:
-    ax.grid(alpha=0.3)
-    ax.set_axisbelow(True)
-    ax.spines[['top', 'right']].set_visible(False)
-
-
-def _save(figure: Figure, path: Path) -> None:
+@contextmanager
+def _figure(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """Yield a figure of this size in inches, then add a legend and save it."""
+    figure = Figure(figsize=(width, height), layout='constrained')
+    yield figure
+    for ax in figure.axes:
+        ax.grid(alpha=0.3)
+        ax.set_axisbelow(True)
+        ax.spines[['top', 'right']].set_visible(False)
+    figure.legend(loc='outside right center', frameon=False)
     FigureCanvasAgg(figure)
     with new_file(path) as file:
         figure.savefig(file, dpi=120)

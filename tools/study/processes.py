@@ -1,6 +1,10 @@
-"""Carry out runs, each in its own process, and show their progress."""
-import json
+"""Carry out runs, each in its own process, and show their progress.
+
+A process of its own for each run and not a pool's: where one is killed, as for
+its memory, those of concurrent.futures and joblib give up all others, too.
+"""
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,15 +15,14 @@ from threading import Event
 from typing import Dict, Iterator, List, Sequence
 
 import torch
-from rich.progress import (BarColumn, MofNCompleteColumn, Progress, TextColumn,
-                           TimeElapsedColumn, TimeRemainingColumn)
+from rich.progress import Progress, TimeElapsedColumn
 
 from cac_mmseg.stack.files import make_folder, new_file
 from cac_mmseg.stack.words import counted
 from .plan import Run
+from .results import load_run
 
 POLL = 1.0  # seconds
-GRACE = 10.0  # seconds that a run has to end when it is asked to
 
 
 def execute(runs: Sequence[Run], jobs: int) -> List[Run]:
@@ -41,38 +44,31 @@ def execute(runs: Sequence[Run], jobs: int) -> List[Run]:
     for slot in range(jobs):
         slots.put(slot)
     progress = Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        'iterations',
+        *Progress.get_default_columns(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
         speed_estimate_period=600)
     total = progress.add_task(
         counted(len(runs), 'run'), total=sum(run.iterations for run in runs))
-    previous = {
-        number: signal.signal(number, lambda *_: stopped.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
 
     def carry_out(run: Run) -> bool:
         slot, done = slots.get(), 0
         task = progress.add_task(str(run), total=run.iterations)
         try:
-            if not stopped.is_set():
-                for iteration in _run(run, _share(slot, jobs), stopped):
-                    progress.update(task, completed=iteration)
-                    progress.advance(total, iteration - done)
-                    done = iteration
+            for iteration in _run(run, _share(slot, jobs), stopped):
+                progress.update(task, completed=iteration)
+                progress.advance(total, iteration - done)
+                done = iteration
             if not stopped.is_set():
                 progress.console.print(f'{run}: {_outcome(run)}')
-                # a run that failed is done with, too
-                progress.advance(total, run.iterations - done)
         finally:
             progress.remove_task(task)
             slots.put(slot)
         return run.result_file.is_file()
 
+    previous = {
+        number: signal.signal(number, lambda *_: stopped.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         with progress, ThreadPoolExecutor(jobs) as pool:
             succeeded = [*pool.map(carry_out, runs)]
@@ -89,8 +85,11 @@ def _run(run: Run, environment: Dict[str, str],
     """Run a process to its end, or until ``stopped`` is set.
 
     Yields:
-        How many iterations it has logged, every now and then.
+        How many iterations it has logged, every now and then, and at its end
+        all of them, as a run that failed is done with, too.
     """
+    if stopped.is_set():
+        return
     shutil.rmtree(run.folder, ignore_errors=True)
     make_folder(run.folder)
     with new_file(run.config_file) as file:
@@ -112,35 +111,22 @@ def _run(run: Run, environment: Dict[str, str],
             while process.poll() is None and not stopped.wait(POLL):
                 yield _iteration(run)
         finally:
-            end(process)
-
-
-def end(process: subprocess.Popen) -> None:
-    """Ask a process to end, and kill it if it has not after a while."""
-    process.terminate()  # nothing, if it has ended
-    try:
-        process.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+            process.kill()  # nothing, if it has ended
+    yield run.iterations
 
 
 def _iteration(run: Run) -> int:
     """Return the last iteration that a run has logged."""
-    for log in run.folder.glob('work_dir/*/vis_data/scalars.json'):
-        # the last line may be half written
-        for line in log.read_text(encoding='utf-8').splitlines()[:-3:-1]:
-            try:
-                return json.loads(line)['step']
-            except ValueError:
-                continue
-    return 0
+    return max((int(step)
+                for log in run.folder.glob('work_dir/*/vis_data/scalars.json')
+                for step in re.findall('"step": ([0-9]+)', log.read_text())),
+               default=0)
 
 
 def _outcome(run: Run) -> str:
     if not run.result_file.is_file():
         return f'failed, see {run.folder / "log.txt"}'
-    result = json.loads(run.result_file.read_text(encoding='utf-8'))
+    result = load_run(run.result_file)
     return (f'mIoU {result["curve"][-1][1]:.2f}, '
             f'{result["seconds_per_iteration"]:.3f} s an iteration')
 
@@ -149,12 +135,11 @@ def _share(slot: int, jobs: int) -> Dict[str, str]:
     """Return the environment of a process: its threads, or its GPU."""
     count = torch.cuda.device_count()
     if not count:
-        cores = len(os.sched_getaffinity(0)) if hasattr(
-            os, 'sched_getaffinity') else os.cpu_count()
         # the user's value wins: two studies at a time share the cores as well
-        return dict(
-            OMP_NUM_THREADS=os.environ.get('OMP_NUM_THREADS')
-            or str(max(1, cores // jobs)))
+        threads = os.environ.get('OMP_NUM_THREADS') or str(
+            max(1,
+                torch.get_num_threads() // jobs))
+        return dict(OMP_NUM_THREADS=threads)
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
     names = visible.split(',') if visible else [*map(str, range(count))]
     return dict(CUDA_VISIBLE_DEVICES=names[slot % count])

@@ -11,70 +11,87 @@ from cac_mmseg.stack.files import new_file
 from cac_mmseg.stack.tables import markdown_table
 from . import plots
 from .plan import Run
-from .results import DRAWS, Gap, HeadResults, gaps, read, seed_variance
-from .times import ROUNDS, measure
+from .results import FIGURES, save
+from .statistics import (DRAWS, Gap, HeadResults, by_head, gaps, measured,
+                         seed_variance)
+from .times import ROUNDS
 
-# figures of a run that results.csv repeats
-FIGURES = ('iterations', 'seconds_per_iteration', 'peak_mib', 'saved_mib',
-           'parameters', 'multiply_adds', 'device', 'versions')
 # other columns of the table: key of a run, title, factor, digits
 COSTS = (('multiply_adds', 'multiply-adds, G', 1e-9, 2),
          ('step_ms', 'step, ms', 1, 0), ('predict_ms', 'predict, ms', 1, 0),
          ('saved_mib', 'saved, MiB', 1, 1), ('parameters', 'parameters, M',
                                              1e-6, 2))
-REFERENCES = ('fcn', 'cac')  # the price of no context, and ours
+REFERENCES = ('fcn', 'cac')  # no context, and ours
 
 
-def publish(runs: Sequence[Run], out: Path, times: bool = False) -> None:
-    """Print the table, and write everything to the folder of the study.
+def publish(results: Sequence[dict], runs: Sequence[Run], out: Path,
+            over: Sequence[str]) -> None:
+    """Print the summary, and write everything to the folder of the study.
 
     Args:
-        runs: Finished ones.
-        out: Gets ``results.csv``, ``summary.md``, ``accuracy_cost.png``,
-            ``learning_curves.png``, ``classes.png`` and ``predictions.png``.
-        times: Whether to time the heads, for the table and the first plot.
+        results: Of finished runs.
+        runs: Those of them whose folders are here.
+        out: Gets ``results.npz``, ``results.csv``, ``summary.md``,
+            ``accuracy_cost.png``, ``learning_curves.png`` and
+            ``predictions.png``.
+        over: See :func:`summary`.
     """
-    heads = read(runs, measure(runs) if times else None)
-    summary = '\n'.join([table(heads), '', *_notes(heads)]) + '\n'
-    print(summary)
-    with new_file(out / 'results.csv') as file:
-        file.write_text(as_csv(heads), encoding='utf-8')
-    with new_file(out / 'summary.md') as file:
-        file.write_text(summary, encoding='utf-8')
+    heads = by_head(results)
+    text = summary(heads, over)
+    print(text)
+    save(results, out / 'results.npz')
+    texts = {'results.csv': as_csv(heads), 'summary.md': text}
+    for name, content in texts.items():
+        with new_file(out / name) as file:
+            file.write_text(content, encoding='utf-8')
     plots.draw_all(heads, runs, out)
     print(f'results: {out}')
 
 
-def table(heads: Sequence[HeadResults]) -> str:
-    """Return a row per head in Markdown, the best first.
+def summary(heads: Sequence[HeadResults], over: Sequence[str] = ()) -> str:
+    """Return the table, and what it was measured on.
+
+    Args:
+        heads: The best one first.
+        over: Those that all are compared with, by default
+            :data:`REFERENCES`; if none of them is here, the best one is.
+    """
+    names = [head.name for head in heads]
+    over = [name for name in over or REFERENCES if name in names] or names[:1]
+    return '\n'.join([table(heads, over), '', *_notes(heads)]) + '\n'
+
+
+def table(heads: Sequence[HeadResults], over: Sequence[str]) -> str:
+    """Return a row per head in Markdown.
 
     The differences that an interval tells from none are bold.
     """
-    names = [head.name for head in heads]
-    references = {
-        name: gaps(heads, name)
-        for name in [n for n in REFERENCES if n in names] or names[:1]
-    }
-    costs = [cost for cost in COSTS if cost[0] in heads[0].runs[0]]
+    references = {name: gaps(heads, name) for name in over}
+    seeds = sorted({seed for head in heads for seed in head.seeds})
+    costs = [cost for cost in COSTS if measured(heads, cost[0])]
     rows = []
     for head in heads:
+        scores = dict(zip(head.seeds, head.scores))
         rows.append([
             f'`{head.name}`', f'{head.scores.mean():.1f}',
-            ', '.join(f'{score:.1f}' for score in head.scores),
-            *(_difference(gap.get(head.name)) for gap in references.values()),
+            ', '.join(f'{scores[s]:.1f}' if s in scores else '-'
+                      for s in seeds), *(_difference(gap.get(head.name))
+                                         for gap in references.values()),
             *(f'{head.median(key) * factor:.{digits}f}'
               for key, _, factor, digits in costs)
         ])
     return markdown_table(
-        ('head', 'mIoU', 'of seeds 0, 1, ...', *(f'over `{name}` [95 %]'
-                                                 for name in references),
-         *(title for _, title, _, _ in costs)), rows)
+        ('head', 'mIoU', f'of seeds {", ".join(map(str, seeds))}',
+         *(f'over `{name}` [95 %]'
+           for name in references), *(title for _, title, _, _ in costs)),
+        rows)
 
 
 def _difference(gap: Optional[Gap]) -> str:
     if gap is None:
         return ''
-    text = f'{gap.mean:.1f} [{gap.low:.1f}, {gap.high:.1f}]'
+    mean = f'{gap.mean:.1f}'.replace('-0.0', '0.0')  # a bound keeps its sign
+    text = f'{mean} [{gap.low:.1f}, {gap.high:.1f}]'
     return text if gap.low <= 0 <= gap.high else f'**{text}**'
 
 
@@ -88,7 +105,7 @@ def _notes(heads: Sequence[HeadResults]) -> Iterator[str]:
     yield (f'{runs[0]["iterations"]} iterations; {len(runs[0]["images"])} '
            'images. Heads are compared on the seeds that they share. The '
            f'interval covers {DRAWS} draws of the images, and {rest}.')
-    if 'timed_on' in runs[0]:
+    if measured(heads, 'timed_on'):
         yield ('step is of a batch, predict of a crop: medians of '
                f'{ROUNDS} rounds of all heads, {runs[0]["timed_on"]}.')
     yield ''

@@ -1,190 +1,122 @@
-"""The results of a study's runs, and the statistics on them."""
+"""The results of runs in files: a .json of each run, an .npz of a study.
+
+A result is a dict: what a worker returns, with the head and the seed.
+"""
 import json
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator, List, Sequence, Union
 
 import numpy as np
-from scipy import stats
 
 from cac_mmseg.errors import UserError
-from cac_mmseg.stack.files import read_text
-from .plan import Run
+from cac_mmseg.stack.files import new_file
 
-DRAWS = 10000
-
-
-class HeadResults(NamedTuple):
-    """The results of the runs of a head, one per seed.
-
-    ``intersect`` and ``union`` are pixels, (seeds, images, classes).
-    """
-    name: str
-    runs: List[dict]
-    intersect: np.ndarray
-    union: np.ndarray
-
-    @property
-    def seeds(self) -> List[int]:
-        """In the order of the scores."""
-        return [run['seed'] for run in self.runs]
-
-    @property
-    def scores(self) -> np.ndarray:
-        """Mean IoU in percent, (seeds,)."""
-        return mean_iou(self.intersect.sum(1), self.union.sum(1))
-
-    @property
-    def class_scores(self) -> np.ndarray:
-        """IoU in percent, (seeds, classes); nan where a class is nowhere."""
-        return iou(self.intersect.sum(1), self.union.sum(1))
-
-    def median(self, key: str) -> float:
-        """Return the median of a figure over the runs."""
-        return float(np.median([run[key] for run in self.runs]))
+# figures of a run that results.csv repeats
+FIGURES = ('iterations', 'seconds_per_iteration', 'peak_mib', 'saved_mib',
+           'parameters', 'multiply_adds', 'device', 'versions')
+AREAS = ('intersect', 'union')  # pixels, (images, classes)
+HISTORY = ('loss', 'curve')  # of iterations, of validations
+SHARED = ('classes', 'images')  # by all runs of a study
 
 
-class Gap(NamedTuple):
-    """How far a head is ahead of another one, in points of mean IoU.
-
-    ``low`` and ``high`` bound the 95 % confidence interval.
-    """
-    mean: float
-    low: float
-    high: float
+def save_run(result: dict, path: Path) -> None:
+    """Write the result of one run, completely or not at all."""
+    text = json.dumps(result, separators=(',', ':'), default=np.ndarray.tolist)
+    with new_file(path) as file:
+        file.write_text(text + '\n', encoding='utf-8')
 
 
-def iou(intersect: np.ndarray, union: np.ndarray) -> np.ndarray:
-    """Return intersection over union in percent; nan without a union."""
-    with np.errstate(invalid='ignore'):
-        return 100 * intersect / union
-
-
-def mean_iou(intersect: np.ndarray, union: np.ndarray) -> np.ndarray:
-    """Return the mean over the last axis, the classes, as mmseg does."""
-    return np.nanmean(iou(intersect, union), -1)
-
-
-def read(runs: Sequence[Run],
-         times: Optional[Dict[str, dict]] = None) -> List[HeadResults]:
-    """Read the results of finished runs, the best head first.
-
-    Args:
-        runs: Finished ones.
-        times: Other figures of a head, added to those of each of its runs.
+def load_run(path: Path) -> dict:
+    """Read the result of one run, whose head and seed its name tells.
 
     Raises:
-        ValueError: If they were not validated on the same images.
+        UserError: If it is something else, or half of it.
     """
-    results: Dict[str, List[dict]] = {}
-    for run in runs:
-        result = json.loads(read_text(run.result_file))
-        result = {
-            **result, 'seed': run.seed,
-            **(times or {}).get(run.head, {})
-        }
-        results.setdefault(run.head, []).append(result)
-    images = {
-        tuple(run['images'])
-        for head in results.values()
-        for run in head
-    }
-    if len(images) > 1:
-        raise UserError('the runs were validated on different images: '
-                        f'{[*map(len, images)]} of them')
-    heads = [
-        HeadResults(
-            name, head,
-            *(np.array([run[key] for run in head], float)
-              for key in ('intersect', 'union')))
-        for name, head in results.items()
-    ]
-    return sorted(heads, key=lambda head: -head.scores.mean())
+    with _reading(path, 'remove it, to run it again'):
+        result = json.loads(path.read_text(encoding='utf-8'))
+        head, _, seed = path.stem.rpartition('-seed')
+        result.update(head=head, seed=int(seed))
+        return _checked(result)
 
 
-def bootstrap(heads: Sequence[HeadResults],
-              rng: np.random.Generator) -> List[np.ndarray]:
-    """Redraw the validation images, the same for all heads and seeds.
+def save(results: Sequence[dict], path: Path) -> None:
+    """Write the results of runs that share classes and images to an .npz."""
+    first = results[0]
+    apart = {*AREAS, *HISTORY, *SHARED}
+    figures = dict({key: first[key]
+                    for key in SHARED},
+                   runs=[{
+                       key: value
+                       for key, value in result.items() if key not in apart
+                   } for result in results])
+    arrays = dict(figures=np.array(json.dumps(figures)))
+    for key in AREAS:
+        areas = np.array([result[key] for result in results])
+        arrays[key] = areas.astype(np.min_scalar_type(areas.max()))
+    for key in HISTORY:  # a head may have a schedule of its own
+        parts = [np.float32(result[key]) for result in results]
+        arrays[key] = np.concatenate(parts)
+        arrays[f'{key}_ends'] = np.cumsum([*map(len, parts)])
+    with new_file(path) as file:
+        np.savez_compressed(file, **arrays)
+
+
+def load(path: Union[str, Path]) -> List[dict]:
+    """Read the results of a study.
 
     Args:
-        heads: Validated on the same images.
-        rng: Draws as many images as there are, with replacement.
+        path: An .npz, or the folder with the .json of each run.
 
-    Returns:
-        Of each head the mean IoU in percent, (draws, seeds).
+    Raises:
+        UserError: If it is something else, or half of it.
     """
-    images = heads[0].union.shape[1]
-    counts = rng.multinomial(
-        images, np.full(images, 1 / images), size=DRAWS).astype(float)
-    return [
-        mean_iou(
-            np.tensordot(counts, head.intersect, (1, 1)),
-            np.tensordot(counts, head.union, (1, 1))) for head in heads
-    ]
+    path = Path(path)
+    fix = 'give the results.npz of a study, or its folder results'
+    if not path.exists():
+        raise UserError(f'{path} is not there: {fix}')
+    with _reading(path, fix):
+        if path.is_dir():
+            files = sorted(path.glob('*.json'))
+            if not files:
+                raise ValueError('no *.json')
+            return [load_run(file) for file in files]
+        with np.load(path) as file:
+            arrays = dict(file)
+        shared = json.loads(str(arrays['figures']))
+        parts = {key: arrays[key] for key in AREAS}
+        for key in HISTORY:
+            ends = arrays[f'{key}_ends'][:-1]
+            parts[key] = [p.tolist() for p in np.split(arrays[key], ends)]
+        return [
+            _checked({
+                **shared,
+                **run,
+                **{
+                    key: part[i]
+                    for key, part in parts.items()
+                }
+            }) for i, run in enumerate(shared.pop('runs'))
+        ]
 
 
-def gaps(heads: Sequence[HeadResults], reference: str) -> Dict[str, Gap]:
-    """Compare each other head with one of them, by name.
-
-    A difference has to outlast the images and the seeds. Heads are compared on
-    the seeds that they share, as a seed moves all heads alike: its runs see
-    the same images in the same order. The variance of a difference is that
-    over draws of the images, the same for both heads, plus that over the seeds
-    (:func:`seed_variance`). The interval is Student's, with the degrees of
-    freedom (Satterthwaite) that tell how well both are known.
-
-    Args:
-        heads: Validated on the same images, with a seed that all share.
-        reference: Name of the head that the gaps are measured from: negative
-            where it is ahead.
-    """
-    drawn = dict(
-        zip((head.name for head in heads),
-            bootstrap(heads, np.random.default_rng(0))))
-    variance, dof = seed_variance(heads)
-    base = next(head for head in heads if head.name == reference)
-    found = {}
-    for head in heads:
-        if head is base:
-            continue
-        seeds = sorted({*base.seeds} & {*head.seeds})
-        ours, theirs = ([h.seeds.index(seed) for seed in seeds]
-                        for h in (base, head))
-        mean = (head.scores[theirs] - base.scores[ours]).mean()
-        differences = (drawn[head.name][:, theirs] -
-                       drawn[reference][:, ours]).mean(1)
-        found[head.name] = _gap(mean,
-                                [(differences.var(), base.union.shape[1] - 1),
-                                 (2 * variance / len(seeds), dof)])
-    return found
+def _checked(result: dict) -> dict:
+    """Return the result, its areas as arrays, or raise what is wrong."""
+    result.update({key: np.array(result[key]) for key in AREAS})
+    shape = tuple(len(result[key]) for key in ('images', 'classes'))
+    missing = {*FIGURES, *HISTORY, 'head', 'seed'} - result.keys()
+    if (missing or 'model' not in result['settings']
+            or any(result[key].shape != shape for key in AREAS)):
+        raise ValueError(f'{missing or "its areas"}')
+    return result
 
 
-def seed_variance(heads: Sequence[HeadResults]) -> Tuple[float, int]:
-    """Variance of what neither head nor seed explains in a score.
-
-    All heads tell it together, by least squares for ``score = head + seed +
-    rest``: the few seeds of a head alone say little.
-
-    Returns:
-        The variance, and its degrees of freedom; 0 if nothing repeats.
-    """
-    scores = np.concatenate([head.scores for head in heads])
-    head = np.repeat(range(len(heads)), [len(head.seeds) for head in heads])
-    seed = np.concatenate([head.seeds for head in heads])
-    design = np.hstack([
-        factor[:, None] == np.unique(factor) for factor in (head, seed)
-    ]).astype(float)
-    solution, _, rank, _ = np.linalg.lstsq(design, scores, rcond=None)
-    dof = len(scores) - int(rank)
-    rest = scores - design @ solution
-    return (rest @ rest / dof if dof else 0.), dof
-
-
-def _gap(mean: float, parts: Sequence[Tuple[float, int]]) -> Gap:
-    """Return the interval of a mean with these variances, by their dof."""
-    parts = [(variance, dof) for variance, dof in parts if variance > 1e-12]
-    if not parts:  # equal on every image
-        return Gap(mean, mean, mean)
-    variance = sum(v for v, _ in parts)
-    student = stats.t(
-        variance**2 / sum(v**2 / dof for v, dof in parts), scale=variance**0.5)
-    margin = student.ppf(0.975)
-    return Gap(mean, mean - margin, mean + margin)
+@contextmanager
+def _reading(path: Path, fix: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # a foreign file can raise anything
+        raise UserError(f'{path} holds no results of a study, or half of '
+                        f'them: {fix}') from error

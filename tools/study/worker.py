@@ -3,7 +3,6 @@
 In its own process, so that the peak memory is that of the run, and failures
 are isolated. Arguments: the folder of the run, and the file for its result.
 """
-import json
 import os
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch import Tensor
 from cac_mmseg.stack.analysis import multiply_adds, saved_bytes
 from cac_mmseg.stack.config import load_config
 from cac_mmseg.stack.env import device_name, versions
-from cac_mmseg.stack.files import new_file
+from .results import save_run
 from .settings import settings
 
 
@@ -153,10 +152,7 @@ def _end_with_parent() -> None:
 def main(folder: str, result_file: str) -> None:
     """Train; the result is written last, completely or not at all."""
     _end_with_parent()
-    result = train(Path(folder))
-    with new_file(result_file) as file:
-        file.write_text(
-            json.dumps(result, separators=(',', ':')) + '\n', encoding='utf-8')
+    save_run(train(Path(folder)), Path(result_file))
 
 
 if __name__ == '__main__':
