@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
 from threading import Event
 from typing import Dict, Iterator, List, Sequence
 
@@ -40,9 +39,7 @@ def execute(runs: Sequence[Run], jobs: int) -> List[Run]:
         The runs that failed; each has a ``log.txt``.
     """
     stopped = Event()
-    slots: 'SimpleQueue[int]' = SimpleQueue()
-    for slot in range(jobs):
-        slots.put(slot)
+    todo = iter(runs)  # from which each slot takes its next one
     progress = Progress(
         *Progress.get_default_columns(),
         TimeElapsedColumn(),
@@ -50,20 +47,16 @@ def execute(runs: Sequence[Run], jobs: int) -> List[Run]:
     total = progress.add_task(
         counted(len(runs), 'run'), total=sum(run.iterations for run in runs))
 
-    def carry_out(run: Run) -> bool:
-        slot, done = slots.get(), 0
-        task = progress.add_task(str(run), total=run.iterations)
-        try:
+    def carry_out(slot: int) -> None:
+        for run in todo:
+            task, done = progress.add_task(str(run), total=run.iterations), 0
             for iteration in _run(run, _share(slot, jobs), stopped):
                 progress.update(task, completed=iteration)
                 progress.advance(total, iteration - done)
                 done = iteration
+            progress.remove_task(task)
             if not stopped.is_set():
                 progress.console.print(f'{run}: {_outcome(run)}')
-        finally:
-            progress.remove_task(task)
-            slots.put(slot)
-        return run.result_file.is_file()
 
     previous = {
         number: signal.signal(number, lambda *_: stopped.set())
@@ -71,13 +64,13 @@ def execute(runs: Sequence[Run], jobs: int) -> List[Run]:
     }
     try:
         with progress, ThreadPoolExecutor(jobs) as pool:
-            succeeded = [*pool.map(carry_out, runs)]
+            [*pool.map(carry_out, range(jobs))]  # raises what one has raised
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
     if stopped.is_set():
         sys.exit('stopped: the same command goes on with what is missing')
-    return [run for run, success in zip(runs, succeeded) if not success]
+    return [run for run in runs if not run.result_file.is_file()]
 
 
 def _run(run: Run, environment: Dict[str, str],
