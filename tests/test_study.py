@@ -298,6 +298,11 @@ def test_results_come_back_from_a_file(tmp_path, rng):
     assert (fcn['union'] == there[2]['union']).all()
     with pytest.raises(ValueError, match='validated on different images'):
         by_head([mine, result(rng, images='xyz')])
+    less = {key: mine[key] for key in mine if key != 'versions'}
+    for half in (less, {**mine, 'settings': {}}, {**mine, 'union': [[1]]}):
+        results.save_run(half, own)
+        with pytest.raises(ValueError, match='cac-seed1.json .*: remove it'):
+            results.load_run(own)
 
 
 @pytest.mark.parametrize('name, content', [('empty.npz', b''),
