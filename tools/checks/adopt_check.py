@@ -8,7 +8,6 @@ import json
 from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Set
-from unittest.mock import patch
 
 from mmengine.config import ConfigDict
 
@@ -57,36 +56,35 @@ def survey(paths: List[Path], quick: bool = False) -> Iterator[Outcome]:
             known[key] = feature_maps(model)
         return known[key]
 
-    with patch('cac_mmseg.commands.adopt.derive.feature_maps', maps):
-        for path in paths:
-            try:
-                config = load_config(path)
-            except ValueError as error:  # a package that mmseg does not need
-                yield Outcome(path.stem, 'refused', '', _missing(error))
-                continue
-            types = json.dumps(_types(config.model))
-            if quick and types in seen:
-                continue
-            seen.add(types)
-            heads = config.model.get('decode_head', [])
-            heads = heads if isinstance(heads, list) else [heads]
-            heads = '+'.join(cfg['type'] for cfg in heads)
-            try:
-                adoption = derive(config)
-                adopted = adopted_config(adoption, config)
-                key = _key(adopted.model)
-                if key not in run:
-                    run.add(key)
-                    check(adopted, config)
-            except Refused as error:
-                yield Outcome(path.stem, 'refused', heads, str(error))
-            except Exception as error:
-                yield Outcome(path.stem, 'failed', heads,
-                              f'{type(error).__name__}: {error}')
-            else:
-                yield Outcome(
-                    path.stem, 'adopted', heads, 'several' if isinstance(
-                        adoption.head['in_index'], list) else 'one')
+    for path in paths:
+        try:
+            config = load_config(path)
+        except ValueError as error:  # a package that mmseg does not need
+            yield Outcome(path.stem, 'refused', '', _missing(error))
+            continue
+        types = json.dumps(_types(config.model))
+        if quick and types in seen:
+            continue
+        seen.add(types)
+        heads = config.model.get('decode_head', [])
+        heads = heads if isinstance(heads, list) else [heads]
+        heads = '+'.join(cfg['type'] for cfg in heads)
+        try:
+            adoption = derive(config, read_maps=maps)
+            adopted = adopted_config(adoption, config)
+            key = _key(adopted.model)
+            if key not in run:
+                run.add(key)
+                check(adopted, config)
+        except Refused as error:
+            yield Outcome(path.stem, 'refused', heads, str(error))
+        except Exception as error:
+            yield Outcome(path.stem, 'failed', heads,
+                          f'{type(error).__name__}: {error}')
+        else:
+            yield Outcome(
+                path.stem, 'adopted', heads, 'several' if isinstance(
+                    adoption.head['in_index'], list) else 'one')
 
 
 def _types(value: Any) -> list:

@@ -1,5 +1,5 @@
 """Which CaCHead takes the place of the decode head of a config."""
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Callable, List, NamedTuple, Optional, Tuple
 
 from mmengine.config import Config
 
@@ -33,13 +33,15 @@ class Adoption(NamedTuple):
 
 def derive(config: Config,
            channels: Optional[int] = None,
-           num_heads: Optional[int] = None) -> Adoption:
+           num_heads: Optional[int] = None,
+           read_maps: Callable[[dict], Maps] = feature_maps) -> Adoption:
     """Derive a CaCHead for a config that was read from a file.
 
     Args:
         config: Of a model with a backbone and a decode head.
         channels: C of the CaCHead, or None for that of the head it replaces.
         num_heads: Its CaC modules, or None for its default.
+        read_maps: Returns the maps of a model's config.
 
     Raises:
         Refused: If the model cannot have a CaCHead, with the reason.
@@ -55,7 +57,7 @@ def derive(config: Config,
         old = old['kernel_generate_head']
         notes.append(f'takes after the {old["type"]} that starts the '
                      'iterations, and does without them')
-    maps = feature_maps(config.model)
+    maps = read_maps(config.model)
     reads, why = choose_maps(old, maps)
     notes += why
     head = dict(type='CaCHead', **reads, channels=channels or old['channels'])
