@@ -16,7 +16,7 @@ from .stack.env import require_stack
 COMMANDS = {
     'adopt': 'a config with CaCHead from one without',
     'check-data': 'the data sets of a config: what is missing or wrong',
-    'cost': 'parameters, multiply-adds and saved activations',
+    'cost': 'decode heads of configs: size, arithmetic, memory, time',
     'doctor': 'what is installed, what is missing, how to fix it',
     'explain': 'where a prediction got its context from',
     'export': 'a model as ONNX or as a PyTorch program',

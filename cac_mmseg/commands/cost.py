@@ -1,11 +1,17 @@
-"""``python -m cac_mmseg cost``: the cost of each re-weighting for one image.
+"""``python -m cac_mmseg cost``: what decode heads cost, or each re-weighting.
 
+With CONFIGs their decode heads are beside each other, on the feature maps of
+their backbones for one training crop; without, the re-weightings, on one map.
 Parameters, multiply-adds (mmengine's analysis), and the activations in float32
-that are saved for backward, beyond the input.
+that are saved for backward, beyond the input. ``--time`` adds milliseconds of
+a forward and backward pass in training, and of a forward in evaluation.
 """
 import argparse
 import math
-from typing import List, Tuple
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any, Dict, List, Sequence, Tuple
 
 import torch
 import torch.nn as nn
@@ -13,9 +19,19 @@ import torch.nn as nn
 from ..baselines import (ChannelAttentionModule, FCKernelModule,
                          FixedKernelModule, GAPKernelModule, IdentityModule)
 from ..cac_module import CaCModule
+from ..errors import UserError
 from ..stack.analysis import multiply_adds, saved_bytes
-from ..stack.tables import markdown_table
-from .options import at_least
+from ..stack.config import (find_config, has_class_types, load_config,
+                            with_type_names)
+from ..stack.decode_heads import (Heads, crop_size, decode_heads, head_cost,
+                                  map_shapes)
+from ..stack.env import conditions
+from ..stack.feature_maps import Maps, feature_maps
+from ..stack.tables import figures_table
+from ..stack.timing import Case, build, compare
+from .options import at_least, device
+
+Size = Tuple[int, int]
 
 ROWS = {
     'CaCModule': (CaCModule, {}),
@@ -25,6 +41,18 @@ ROWS = {
     'FixedKernelModule': (FixedKernelModule, {}),
     'ChannelAttentionModule': (ChannelAttentionModule, {}),
     'IdentityModule (FCN)': (IdentityModule, {}),
+}
+POSITIONS = (64, 128)  # of the feature map
+# heading, format and factor of each figure
+COLUMNS = {
+    'parameters': ('parameters', '{:,}', 1),
+    'multiply_adds': ('multiply-adds', '{:.2f} G', 1e-9),
+    'saved_bytes': ('saved for backward, MiB', '{:.1f}', 2**-20),
+    'train_ms': ('step, ms', '{:.1f}', 1),
+    'train_ratio': ('step over the first', '{:.2f}', 1),
+    'predict_ms': ('forward, ms', '{:.1f}', 1),
+    'predict_ratio': ('forward over the first', '{:.2f}', 1),
+    'error': ('does not run here', '{}', 1),
 }
 
 
@@ -65,34 +93,107 @@ def _multiply_adds(module: nn.Module, shape: Tuple[int, ...]) -> int:
     return multiply_adds(module.to_empty(device='cpu'), torch.empty(shape))
 
 
-def table(channels: int, height: int, width: int) -> str:
-    """Return the measurements as a Markdown table."""
-    headings = ('re-weighting', 'parameters', 'multiply-adds',
-                'saved for backward, MiB')
-    return markdown_table(headings,
-                          [(row['name'], f'{row["parameters"]:,}',
-                            f'{row["multiply_adds"] / 1e9:.2f} G',
-                            f'{row["saved_bytes"] / 2**20:.1f}')
-                           for row in measure(channels, height, width)])
+def head_table(rows: Sequence[Dict[str, Any]], size: Size) -> str:
+    """Return a Markdown table of what decode heads cost for one crop.
+
+    Args:
+        rows: name, and what :func:`head_cost` and :func:`compare` return.
+        size: Of the crop.
+    """
+    name = 'decode head, {} x {}'.format(*size)
+    return figures_table({'name': (name, '{}', 1), **COLUMNS}, rows)
+
+
+def head_case(heads: Sequence[dict], maps: Maps, size: Size, batch: int,
+              place: torch.device) -> Case:
+    """Return decode heads on random feature maps of a batch of crops."""
+    module = Heads(heads).to(place)
+    inputs = [
+        torch.randn(batch, *shape, device=place, requires_grad=True)
+        for shape in map_shapes(maps, size)
+    ]
+    forward = partial(module, *inputs)
+    return Case(module, forward, forward, inputs)
+
+
+def _of_configs(arguments: argparse.Namespace) -> None:
+    """Print what the decode heads of configs cost."""
+    # of batches as small as these
+    warnings.filterwarnings('ignore', '(Sync)?BN normalises')
+    paths = dict.fromkeys(find_config(name)[0] for name in arguments.configs)
+    configs = {path: load_config(path) for path in paths}
+    size = tuple(arguments.size or crop_size(next(iter(configs.values()))))
+    rows: Dict[str, Dict[str, Any]] = {}
+    builders = {}
+    for path, config in configs.items():
+        rows[path] = dict(name=Path(path).stem)
+        model = with_type_names(
+            config.model) if has_class_types(config) else config.model
+        try:
+            heads, maps = decode_heads(model), feature_maps(model)
+        except UserError as error:  # the others may run
+            rows[path]['error'] = str(error)
+            continue
+        types = '+'.join(head['type'] for head in heads)
+        rows[path] = dict(
+            name=f'{types}, {Path(path).stem}', **head_cost(heads, maps, size))
+        if 'error' not in rows[path]:
+            builders[path] = partial(head_case, heads, maps, size,
+                                     arguments.batch, arguments.device)
+    if arguments.time:
+        cases, errors = build(builders)
+        for path, times in compare(cases, arguments.rounds).items():
+            rows[path].update(times)
+        for path, error in errors.items():
+            rows[path]['error'] = error
+    print(head_table([*rows.values()], size))
+    if arguments.time:
+        print(f'\n{conditions("cac_mmseg", arguments.device)}\n'
+              f'batch: {arguments.batch}, float32; median of '
+              f'{arguments.rounds} rounds')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        '--channels', type=at_least(1), default=512, help='C (default: 512)')
-    parser.add_argument(
-        '--size',
+    add = parser.add_argument
+    add('configs',
+        nargs='*',
+        metavar='CONFIG',
+        help="files, or names of mmseg's or this package's configs")
+    add('--channels',
+        type=at_least(1),
+        default=512,
+        help='C of the re-weightings, without CONFIG (default: 512)')
+    add('--size',
         type=at_least(1),
         nargs=2,
-        default=(64, 128),
         metavar=('H', 'W'),
-        help='positions of the feature map (default: 64 128)')
+        help='pixels of the crop (default: that of the first CONFIG); without '
+        'CONFIG, positions of the feature map (default: 64 128)')
+    add('--time', action='store_true', help='time the heads too, in turns')
+    add = parser.add_argument_group('with --time').add_argument
+    add('--device',
+        type=device,
+        default='cpu',
+        help='such as cpu or cuda (default: cpu)')
+    add('--batch', type=at_least(1), default=2, help='crops (default: 2)')
+    add('--rounds',
+        type=at_least(1),
+        default=10,
+        help='each round measures everything once (default: 10)')
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the table.
 
     Raises:
-        ValueError: naming the option that does not fit.
+        FileNotFoundError, ValueError: naming the option that does not fit, or
+            the config that cannot be found or read.
     """
-    print(table(arguments.channels, *arguments.size))
+    if arguments.configs:
+        _of_configs(arguments)
+        return
+    if arguments.time:
+        raise UserError('--time needs a CONFIG, whose decode head it times')
+    rows = measure(arguments.channels, *(arguments.size or POSITIONS))
+    print(figures_table({'name': ('re-weighting', '{}', 1), **COLUMNS}, rows))

@@ -140,3 +140,9 @@ def device_name(device: 'torch.device') -> str:
         pass  # not a Linux machine
     count = torch.get_num_threads()
     return f'{model}, {count} thread{"s" if count > 1 else ""}'
+
+
+def conditions(program: str, device: 'torch.device') -> str:
+    """Return what a measurement depends on: command, device and versions."""
+    return (f'command: {command(program)}\ndevice: {device_name(device)}\n'
+            f'versions: {versions()}')

@@ -1,5 +1,5 @@
 """The one form of a table that commands print."""
-from typing import Any, Iterable, Sequence
+from typing import Any, Dict, Iterable, Sequence, Tuple
 
 from prettytable import PrettyTable, TableStyle
 
@@ -13,3 +13,19 @@ def markdown_table(headings: Sequence[str],
         table.add_column(heading, cells, align='r' if i else 'l')
     table.set_style(TableStyle.MARKDOWN)
     return table.get_string()
+
+
+def figures_table(columns: Dict[str, Tuple[str, str, Any]],
+                  rows: Sequence[Dict[str, Any]]) -> str:
+    """Return a Markdown table of those columns that any row has.
+
+    Args:
+        columns: Heading, format, and a factor for the unit, by key.
+        rows: Figures by key. What a row lacks is left empty.
+    """
+    keys = [key for key in columns if any(key in row for row in rows)]
+    headings, formats, factors = zip(*(columns[key] for key in keys))
+    return markdown_table(headings, [[
+        form.format(row[key] * factor) if key in row else ''
+        for key, form, factor in zip(keys, formats, factors)
+    ] for row in rows])

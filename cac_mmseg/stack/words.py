@@ -1,4 +1,5 @@
 """Words of what commands print."""
+from ..errors import UserError
 
 
 def counted(number: int, noun: str, plural: str = '') -> str:
@@ -11,3 +12,11 @@ def counted(number: int, noun: str, plural: str = '') -> str:
     ('1 page', '2 pages', '2 classes')
     """
     return f'{number} {noun if number == 1 else plural or noun + "s"}'
+
+
+def reason(error: Exception) -> str:
+    """Return what an error says, in a line."""
+    first = (str(error).strip().splitlines() or [''])[0]
+    if isinstance(error, UserError):
+        return first
+    return f'{type(error).__name__}: {first}'

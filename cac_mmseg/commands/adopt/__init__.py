@@ -22,12 +22,13 @@ from mmengine.config import Config
 from ...errors import UserError
 from ...stack.config import (find_config, has_class_types, load_config,
                              with_type_names)
+from ...stack.decode_heads import crop_size, head_cost
 from ...stack.files import check_writable, new_file
-from ...stack.tables import markdown_table
+from ..cost import head_table
 from ..options import at_least
 from .derive import Adoption, derive
 from .text import config_text, config_to_paste, missing_hooks, text_to_paste
-from .trial import check, cost, crop_size
+from .trial import check
 
 
 def adopted_config(adoption: Adoption, config: Config) -> Config:
@@ -44,19 +45,11 @@ def costs(adoption: Adoption, config: Config) -> str:
     """Return a table of what the decode heads cost, before and after."""
     size = crop_size(config)
     before = '+'.join(cfg['type'] for cfg in adoption.replaced)
-    rows = []
-    for name, heads in ((before, adoption.replaced), ('CaCHead',
-                                                      [adoption.head])):
-        row = cost(heads, adoption.maps, size)
-        if 'error' in row:
-            rows.append((name, 'does not run here:', row['error'], ''))
-            continue
-        rows.append((name, f'{row["parameters"]:,}',
-                     f'{row["multiply_adds"] / 1e9:.1f} G',
-                     f'{row["saved_bytes"] / 2**20:.0f}'))
-    headings = (f'decode head, {size[0]} x {size[1]}', 'parameters',
-                'multiply-adds', 'saved for backward, MiB')
-    return markdown_table(headings, rows)
+    return head_table([
+        dict(name=name, **head_cost(heads, adoption.maps, size))
+        for name, heads in ((before, adoption.replaced),
+                            ('CaCHead', [adoption.head]))
+    ], size)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

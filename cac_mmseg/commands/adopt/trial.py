@@ -1,7 +1,6 @@
-"""Whether an adopted config works, and what its decode head costs."""
-import math
+"""Whether an adopted config works."""
 import warnings
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import List
 
 import torch
 from mmengine.config import Config
@@ -11,12 +10,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from ...errors import UserError
-from ...stack.analysis import multiply_adds, saved_bytes
-from ...stack.decode_heads import Heads
-from ...stack.feature_maps import (SIDE, Maps, Refused, random_images,
-                                   small_model)
-
-DEFAULT_CROP = (512, 512)  # of most configs of mmseg
+from ...stack.feature_maps import SIDE, Refused, random_images, small_model
 
 
 def check(config: Config, original: Config) -> List[str]:
@@ -63,40 +57,3 @@ def check(config: Config, original: Config) -> List[str]:
         name for name, parameter in model.named_parameters()
         if parameter.requires_grad and parameter.grad is None
     ]
-
-
-def crop_size(config: Config) -> Tuple[int, int]:
-    """Return the size (H, W) of training crops."""
-    size = config.get('crop_size') or config.model.get(
-        'data_preprocessor', {}).get('size') or DEFAULT_CROP
-    return (size, size) if isinstance(size, int) else tuple(size)
-
-
-def cost(heads: Sequence[dict], maps: Maps,
-         size: Tuple[int, int]) -> Dict[str, Any]:
-    """Measure decode heads for one training crop.
-
-    Args:
-        heads: Configs, of one head or of a cascade.
-        maps: Channels and stride of each feature map.
-        size: H and W of the crop.
-
-    Returns:
-        parameters, multiply_adds, saved_bytes (float32); or error, if a head
-        does not run here.
-    """
-    try:
-        module = Heads(heads)
-        count = sum(p.numel() for p in module.parameters())
-        shapes = [(channels, *(math.ceil(side / stride) for side in size))
-                  for channels, stride in maps]
-        adds = multiply_adds(module, *(torch.zeros(1, *s) for s in shapes))
-        # BN takes no single image in training
-        pair = [
-            torch.empty(2, *s, device='meta', requires_grad=True)
-            for s in shapes
-        ]
-        saved = saved_bytes(module.to('meta'), *pair) // 2
-    except Exception as error:  # of a head whose operators are not there
-        return dict(error=f'{type(error).__name__}: {error}')
-    return dict(parameters=count, multiply_adds=adds, saved_bytes=saved)
