@@ -1,232 +1,138 @@
 """The benchmark command: its tables, files and errors. Never its times."""
 import csv
-import json
 import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import ROOT
-from mmseg.registry import MODELS
+from test_cost import rows_of
 
 from cac_mmseg.ops import eager
-from cac_mmseg.stack.analysis import interleave
-from cac_mmseg.stack.config import find_config, load_config
+from cac_mmseg.stack.timing import Case, compare, ratio, seconds, train
 from tools.__main__ import main
 from tools.benchmark import heads, operators
 from tools.benchmark.plan import TINY
-from tools.benchmark.timing import Setting, ratio
+from tools.benchmark.setting import Setting
+
+CPU = torch.device('cpu')
 
 
-def run(capsys, *arguments):
-    main(['benchmark', '--size', '8', '8', '--rounds', '1', *arguments])
-    return capsys.readouterr()
-
-
-def rows_of(output):
-    lines = [line for line in output.splitlines() if line.startswith('|')]
-    return [[cell.strip() for cell in line.strip('|').split('|')]
-            for line in lines]
-
-
-def test_heads_are_measured_against_the_bare_convolution(capsys, tmp_path):
-    out = run(capsys, '--heads', 'CaCHead-2', 'OCRHead', '--json',
-              f'{tmp_path}/a.json', '--plot', f'{tmp_path}/a.png')
-    heading, _, *rows = rows_of(out.out)
-    assert [row[0] for row in rows] == ['FCNHead-1', 'CaCHead-2', 'OCRHead']
-    assert rows[0][heading.index('step over bare')] == '1.00'
-    assert 'torch ' + torch.__version__ in out.out and 'device: ' in out.out
-    assert 'measuring' in out.err  # progress
-
-    result = json.loads((tmp_path / 'a.json').read_text())
-    bare, cac, _ = result['rows']
-    # reduction, its norm, the classifier
-    assert bare['parameters'] == 512 * 2048 * 9 + 2 * 512 + 19 * 513
-    assert cac['saved_mib'] > bare['saved_mib'] > 0
-    assert bare['multiply_adds'] >= 2 * 64 * 512 * (2048 * 9 + 19)
-    assert cac['train_ms'] > 0 and cac['predict_ms'] > 0
-    assert (tmp_path / 'a.png').read_bytes().startswith(b'\x89PNG')
-
-
-@pytest.mark.slow
-def test_every_head_and_a_backbone_run(capsys):
-    for name in heads.HEADS:
-        case = heads.Case.of_name(name, setting(), None)
-        heads.train(case, setting())
-        heads.predict(case, setting())
-        assert case.inputs[1].grad.abs().sum() > 0
-    out = run(capsys, '--heads', 'CaCHead', '--backbone', '50', '--dtype',
-              'bfloat16', '--channels-last')
-    assert [row[0] for row in rows_of(out.out)[2:]] == ['FCNHead-1', 'CaCHead']
-
-
-def test_a_head_that_does_not_run_is_named(capsys, monkeypatch):
-    monkeypatch.setitem(heads.HEADS, 'Odd', dict(type='FCNHead', num_convs=-1))
-    out = run(capsys, '--heads', 'Odd')
-    assert 'not measured: Odd: AssertionError' in out.out
-
-
-def test_heads_of_configs_are_measured_against_the_first(capsys):
-    names = ['segformer_mit-b0_8xb2-160k_ade20k-512x512', 'cac_mit-b2_ade20k']
-    heading, _, *rows = rows_of(run(capsys, '--configs', *names).out)
-    assert [row[0] for row in rows] == names
-    assert rows[0][heading.index('step over the first')] == '1.00'
-    head = load_config(find_config(names[1])[0]).model.decode_head
-    head.norm_cfg.type = 'BN'
-    count = sum(p.numel() for p in MODELS.build(head).parameters())
-    assert rows[1][heading.index('parameters')] == f'{count:,}'
-
-
-def test_everything_goes_on_after_a_part_that_fails(capsys, tmp_path,
-                                                    monkeypatch):
+def test_everything_goes_on_after_what_fails(tmp_path, monkeypatch):
 
     def fail(*_):
         yield dict(what='eager forward', microseconds=1.)
         raise RuntimeError('no memory left')
 
-    monkeypatch.setattr(operators.Operators, '_of_map', fail)
-    main(['benchmark', '--all', '--out', str(tmp_path / 'new')])
+    monkeypatch.setattr(operators.Operators, 'of_map', fail)
+    monkeypatch.setitem(heads.HEADS, 'OCRHead', dict(ocr_channels=-1))
+    main(['benchmark', '--all', '--out', f'{tmp_path}/new'])
     page = (tmp_path / 'new/benchmark.md').read_text()
     assert 'operators failed' in page and 'no memory left' in page
+    assert 'OCRHead failed' in page and 'RuntimeError: ' in page
+    tables = {}
+    for path in (tmp_path / 'new').glob('*.csv'):
+        with open(path) as file:
+            tables[path.stem] = [*csv.DictReader(file)]
+    assert {*tables} == {'correctness', 'operators', 'heads', 'models-r50'}
+    assert all(f'## {name}' in page for name in tables)
     # what there was before
-    table = (tmp_path / 'new/operators.csv').read_text()
-    assert table.splitlines() == ['what,microseconds', 'eager forward,1.0']
-    for name in ('correctness', 'heads', 'models-r50'):
-        with open(tmp_path / f'new/{name}.csv') as file:
-            rows = [*csv.DictReader(file)]
-        assert rows and f'## {name}' in page
-    assert [row['name'] for row in rows] == ['FCNHead-1', 'CaCHead']
-    assert float(rows[0]['images_per_second']) > 0
+    row = dict(what='eager forward', microseconds='1.0')
+    assert tables['operators'] == [row]
+    bare, cac = tables['heads']
+    assert bare['name'] == 'FCNHead-1' and cac['name'] == 'CaCHead'
+    assert float(bare['train_ratio']) == 1 < float(cac['train_ms'])
+    # reduction, its norm, the classifier
+    assert int(bare['parameters']) == 512 * 2048 * 9 + 2 * 512 + 19 * 513
+    assert float(cac['saved_mib']) > float(bare['saved_mib']) > 0
+    assert int(bare['multiply_adds']) >= 2 * 16 * 512 * (2048 * 9 + 19)
+    assert tables['models-r50'][1]['name'] == 'CaCHead'
     assert (tmp_path / 'new/r50-eager.png').stat().st_size
 
 
-def test_an_implementation_that_is_wrong_is_not_timed():
-
-    found = operators.Operators(torch.device('cpu'), TINY, {})
-    found.implementations['wrong'] = SimpleNamespace(
-        **{
-            **vars(eager), 'reweight': lambda x, *_: x
-        })
-    rows = [*found.correctness()]
-    assert {row['right']
-            for row in rows if row['implementation'] == 'eager'} == {True}
-    assert {row['right']
-            for row in rows if row['implementation'] == 'wrong'} == {False}
-    measured = {row['what'] for row in found.times()}
-    assert measured == {
-        'eager forward', 'eager backward', 'eager pooling forward',
-        'eager pooling backward'
-    }
+@pytest.mark.slow
+@pytest.mark.parametrize('name', heads.HEADS)
+def test_every_head_runs(name):
+    setting = Setting(CPU, torch.float32, 2, (8, 8), 1)
+    case = heads.head_case(name, setting, None)
+    train(case)
+    assert case.inputs[1].grad.abs().sum() > 0
 
 
-def test_an_implementation_that_fails_is_named_and_not_timed():
-
-    def fail(*_):
-        raise RuntimeError('out of shared memory')
-
+def test_an_implementation_that_is_wrong_or_fails_is_not_timed():
     failures = {}
-    found = operators.Operators(torch.device('cpu'), TINY, failures)
-    found.implementations['broken'] = SimpleNamespace(
-        **{
-            **vars(eager), 'reweight': fail
-        })
+    found = operators.Operators(CPU, TINY, failures)
+    bad = dict(wrong=lambda x, *_: x, broken=lambda *_: 1 / 0)
+    for name, function in bad.items():
+        found.implementations[name] = SimpleNamespace(**vars(eager))
+        found.implementations[name].reweight = function
     rows = [*found.correctness()]
-    assert failures == {'broken': 'out of shared memory'}
-    assert [*found.implementations] == ['eager']
+    right = {(row['implementation'], row['right']) for row in rows}
+    assert right == {('eager', True), ('wrong', False), ('broken', False)}
+    assert failures == {'broken': 'division by zero'}
     assert len({tuple(row) for row in rows}) == 1  # a csv has one heading
+    timed = {row['what'] for row in found.times()}
+    assert timed == {f'eager {call}' for call in operators.PASSES}
 
 
-def test_each_setting_is_tried_and_restored():
-    modules = [
-        SimpleNamespace(**{
-            name: values[1]
-            for name, values in settings.items()
-        }) for settings in operators.SETTINGS.values()
-    ]
-    before = [dict(vars(module)) for module in modules]
-    seen = []
-
-    def reweight(*inputs):
-        seen.append(modules[0].LANES)
-        return eager.reweight(*inputs)
-
-    found = operators.Operators(torch.device('cpu'), TINY, {})
-    found.implementations['triton'] = SimpleNamespace(
-        **{
-            **vars(eager), 'reweight': reweight
-        }, modules=modules)
+def test_each_setting_of_the_kernels_is_tried_and_restored():
+    triton, seen = SimpleNamespace(**vars(eager), modules={}), []
+    for call, file in (('', 'reweighting'), ('pooling ', 'pooling')):
+        source = (ROOT / f'cac_mmseg/ops/triton_{file}.py').read_text()
+        found = re.findall(r'^([A-Z_]+) = (\(?\d.*?)(?:  #|$)', source, re.M)
+        values = {name: eval(value) for name, value in found}
+        triton.modules[call] = SimpleNamespace(**values)
+    triton.reweight = lambda *inputs: (seen.append(triton.modules[''].LANES),
+                                       eager.reweight(*inputs))
+    before = [dict(vars(m)) for m in triton.modules.values()]
+    found = operators.Operators(CPU, TINY, {})
+    found.implementations['triton'] = triton
     rows = [*found.settings()]
-    tried = [(name, str(value)) for settings in operators.SETTINGS.values()
-             for name, values in settings.items() for value in values]
+    tried = [(name, str(value)) for name, values in operators.SETTINGS.items()
+             for value in values]
     assert [(row['setting'], row['value']) for row in rows] == tried
-    assert set(seen) == set(operators.SETTINGS['reweight']['LANES'])
-    assert sum(row['default']
-               for row in rows) == sum(map(len, operators.SETTINGS.values()))
+    assert {*seen} == {*operators.SETTINGS['LANES']}
+    assert sum(row['default'] for row in rows) == len(operators.SETTINGS)
     assert all(row['backward_us'] > 0 < row['forward_us'] for row in rows)
-    assert [vars(module) for module in modules] == before
+    assert [vars(m) for m in triton.modules.values()] == before
 
 
-@pytest.mark.parametrize('operation, file',
-                         [('reweight', 'triton_reweighting.py'),
-                          ('pool_queries', 'triton_pooling.py')])
-def test_settings_are_those_of_the_kernels(operation, file):
-    source = (ROOT / 'cac_mmseg/ops' / file).read_text()
-    for name, values in operators.SETTINGS[operation].items():
-        default = re.search(rf'^{name} = (.*?)(  #|$)', source, re.M)[1]
-        assert eval(default) in values
+def test_op_compares_with_a_copy(capsys, tmp_path):
+    plot = tmp_path / 'a.png'
+    main(f'benchmark --op --size 2 3 --rounds 1 --plot {plot}'.split())
+    out = capsys.readouterr().out
+    heading, _, *rows = rows_of(out)
+    names = [row[0] for row in rows]
+    assert names[:-2] == [f'eager {call}' for call in operators.PASSES]
+    assert heading[-1] == 'over a copy' and float(rows[0][-1]) > 0
+    assert 'device: ' in out and f'torch {torch.__version__}' in out
+    assert plot.read_bytes().startswith(b'\x89PNG')
+    with pytest.raises(SystemExit):
+        main(['benchmark', '--all'])
+    assert '--all needs --out DIR' in capsys.readouterr().err
 
 
-def test_op_compares_with_the_floor(capsys):
-    out = run(capsys, '--op').out
-    names = [row[0] for row in rows_of(out)]
-    assert names[2:4] == ['eager forward', 'eager backward']
-    assert 'copy bandwidth: ' in out and 'step, 4 N over N: ' in out
+def test_modules_take_turns_and_start_without_gradients():
+    x, calls = torch.ones(1, 2, requires_grad=True), []
 
+    def case(name):
+        module = torch.nn.Linear(2, 1)
 
-@pytest.mark.parametrize('arguments, words', [
-    (['--heads', 'CaCHad'], ['--heads', 'CaCHad', 'CaCHead-4']),
-    (['--rounds', '0'], ['--rounds: must be >= 1']),
-    (['--batch', '-1'], ['--batch: must be >= 1']),
-    (['--device', 'tpu0'], ['--device: tpu0', '--device cpu']),
-    (['--device', 'cuda:99'], ['--device: cuda:99', '--device cpu']),
-    (['--dtype', 'int8'], ['--dtype']),
-    (['--json', '/nowhere/a.json'], ['/nowhere/a.json', 'folder']),
-    (['--backbone', '18'], ['--backbone']),
-    (['--all'], ['--all needs --out DIR']),
-    (['--configs', 'gone'], ["no config is named 'gone'"]),
-    (['--configs', 'pidnet-s_2xb6-120k_1024x1024-cityscapes'
-      ], ['does not run here', 'PIDNet has other feature maps']),
-])
-def test_bad_options_are_named(capsys, arguments, words):
-    with pytest.raises(SystemExit) as error:
-        main(['benchmark', *arguments])
-    message = capsys.readouterr().err
-    assert error.value.code == 2
-    for word in words:
-        assert word in message
+        def forward():
+            calls.append((name, module.training, torch.is_grad_enabled()))
+            return module(x)
 
+        return Case(module, forward, forward, [x])
 
-def setting(**changes):
-    return Setting(
-        **{
-            **dict(
-                device=torch.device('cpu'),
-                dtype=torch.float32,
-                batch=2,
-                size=(8, 8),
-                rounds=1,
-                channels_last=False,
-                compile=False),
-            **changes
-        })
-
-
-def test_functions_take_turns():
-    calls = []
-    functions = {name: lambda n=name: calls.append(n) for name in 'ab'}
-    times = interleave(functions, 3, torch.device('cpu'))
-    assert calls == ['a', 'b'] * 5  # the first two do not count
-    assert len(times['a']) == len(times['b']) == 3
+    cases = {name: case(name) for name in 'ab'}
+    rows = compare(cases, 3)
+    steps = [(name, *mode) for name in 'ab'
+             for mode in ((True, True), (False, False))]
+    assert calls == steps * 4  # the first does not count
+    assert rows['a']['train_ratio'] == rows['a']['predict_ratio'] == 1
+    assert cases['b'].module.bias.grad.item() == 1
+    assert torch.equal(x.grad, cases['b'].module.weight)
+    times = seconds({0: lambda: calls.append(0)}, 3, 0.001)
+    assert len(calls) > 100 and len(times[0]) == 3  # repeated
     # of each round: not of the medians or the first (9), nor of the means (4)
     assert ratio([9, 2, 49], [1, 1, 13]) == 49 / 13
-    assert ratio([1, 8, 4], [1, 2, 4]) == 1

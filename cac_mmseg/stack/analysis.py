@@ -1,18 +1,12 @@
-"""What a module costs: multiply-adds, saved activations, seconds."""
-import sys
-import time
-from typing import Any, Callable, Dict, List
+"""What a module costs: multiply-adds and saved activations."""
+from typing import Any, Dict, List
 
 import torch
 import torch.nn as nn
 from mmengine.analysis import FlopAnalyzer
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from ..ops import flops
-
-WARM_UP = 2  # rounds
 
 
 def saved_bytes(module: nn.Module, *inputs: Tensor) -> int:
@@ -57,40 +51,3 @@ def _of_pool_queries(inputs: List[Any], outputs: List[Any]) -> int:
 def _of_reweight(inputs: List[Any], outputs: List[Any]) -> int:
     x, kernels = (value.type().sizes() for value in inputs[:2])
     return flops.reweight(x, kernels, len([*inputs[2].node().inputs()]))
-
-
-def seconds(function: Callable[[], object], device: torch.device) -> float:
-    """Time one call, until the device has finished it."""
-    _synchronize(device)
-    start = time.perf_counter()
-    function()
-    _synchronize(device)
-    return time.perf_counter() - start
-
-
-def interleave(functions: Dict[str, Callable[[], object]], rounds: int,
-               device: torch.device) -> Dict[str, List[float]]:
-    """Time all functions under the same conditions.
-
-    Args:
-        functions: By name. Each is called once a round, in turn, after two
-            rounds of warm-up.
-        rounds: How many are timed.
-        device: That the functions use.
-
-    Returns:
-        The seconds of each round, by name.
-    """
-    times: Dict[str, List[float]] = {name: [] for name in functions}
-    steps = [(i, name) for i in range(-WARM_UP, rounds) for name in functions]
-    console = Console(file=sys.stderr)
-    for i, name in track(steps, 'measuring', console=console):
-        elapsed = seconds(functions[name], device)
-        if i >= 0:
-            times[name].append(elapsed)
-    return times
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)

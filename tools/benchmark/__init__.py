@@ -1,9 +1,9 @@
 """``python -m tools benchmark``: time and memory of decode heads.
 
 By default mmseg's decode heads and CaCHead, interleaved in one run; with
-``--backbone`` behind a ResNetV1c-D8; with ``--configs`` those of configs; with
-``--op`` the re-weighting alone, beside the floor that the memory bandwidth
-sets; with ``--all`` whatever there is to know of a GPU, in a few minutes.
+``--backbone`` behind a ResNetV1c-D8; with ``--op`` the re-weighting alone,
+beside a copy; with ``--all`` whatever there is to know of a GPU, in a few
+minutes. Heads of configs: ``python -m cac_mmseg cost --time``.
 """
 import argparse
 from pathlib import Path
@@ -13,12 +13,10 @@ import torch
 from cac_mmseg.commands.options import at_least, device
 from cac_mmseg.errors import UserError
 from cac_mmseg.stack.files import check_writable
-from . import heads, op
+from . import heads, operators
 from .everything import Everything
 from .report import Report
-from .timing import Setting
-
-DTYPES = ('float32', 'bfloat16', 'float16')
+from .setting import Setting
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,21 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='put a ResNetV1c-D8 of this depth before each head')
     add('--heads',
         nargs='+',
+        choices=heads.HEADS,
         metavar='HEAD',
         default=list(heads.HEADS),
         help='which ones: ' + ', '.join(heads.HEADS))
-    add('--configs',
-        nargs='+',
-        metavar='CONFIG',
-        help='in place of --heads: the heads of configs, files or names, on '
-        'the feature maps of their backbones; ratios are over the first')
     add('--device',
         type=device,
         default='cpu',
         help='such as cpu or cuda (default: cpu)')
     add('--dtype',
         default='float32',
-        choices=DTYPES,
+        choices=('float32', 'bfloat16', 'float16'),
         help='of the feature map, with autocast (default: float32)')
     add('--batch', type=at_least(1), default=2, help='images (default: 2)')
     add('--size',
@@ -67,7 +61,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='feature maps and weights in channels_last')
     add('--compile', action='store_true', help='measure torch.compile too')
-    add('--json', metavar='FILE', help='write the figures here')
     add('--plot', metavar='FILE', help='draw them here, as .png or .svg')
 
 
@@ -77,31 +70,21 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: naming the option that does not fit.
     """
-    for path in filter(None, (arguments.json, arguments.plot)):
-        check_writable(path)  # before measuring, not after
-    unknown = [name for name in arguments.heads if name not in heads.HEADS]
-    if unknown:
-        raise UserError(f'--heads must be of {", ".join(heads.HEADS)}, got '
-                        f'{", ".join(unknown)}')
-    setting = Setting(
-        device=arguments.device,
-        dtype=getattr(torch, arguments.dtype),
-        batch=arguments.batch,
-        size=tuple(arguments.size),
-        rounds=arguments.rounds,
-        channels_last=arguments.channels_last,
-        compile=arguments.compile)
+    if arguments.plot:
+        check_writable(arguments.plot)  # before measuring, not after
+    setting = Setting(arguments.device, getattr(torch, arguments.dtype),
+                      arguments.batch, tuple(arguments.size), arguments.rounds,
+                      arguments.channels_last, arguments.compile)
     if arguments.all:
         if arguments.out is None:
             raise UserError('--all needs --out DIR, where its tables go')
         Everything(setting.device, Path(arguments.out)).run()
         return
-    report = Report(setting, 'the first' if arguments.configs else 'bare')
+    report = Report(setting)
     if arguments.op:
-        op.measure(setting, report)
+        operators.measure(setting, report)
     else:
-        builders = heads.of_configs(
-            arguments.configs, setting) if arguments.configs else \
-            heads.of_names(arguments.heads, arguments.backbone, setting)
-        heads.measure(builders, setting, report)
-    report.publish(arguments.json, arguments.plot)
+        heads.measure(arguments.heads, arguments.backbone, setting, report)
+    report.print()
+    if arguments.plot:
+        report.plot(arguments.plot)

@@ -1,42 +1,54 @@
-"""The two operations on a GPU: are they right, and how fast beside a copy."""
+"""The two operations alone: are they right, and how fast beside a copy.
+
+The re-weighting reads X and writes Y; its backward reads X and dY and writes
+dX. Pooling reads X; its backward reads X and writes dX. All else is small.
+"""
 import math
+from dataclasses import replace
 from functools import partial
+from itertools import chain
+from statistics import median
 from types import SimpleNamespace
 from typing import Any, Callable, Dict, Iterator, List, Tuple
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
+from cac_mmseg.cac_module import CaCModule
 from cac_mmseg.ops import decomposed, eager
-from .plan import Plan
-from .timing import seconds_of
+from cac_mmseg.stack.timing import compare, seconds
+from .plan import FULL, Plan
+from .report import Report
+from .setting import Setting, changed
 
 DILATIONS = (1, 3, 5)
-LAYOUTS = {
-    'NCHW': torch.contiguous_format,
-    'channels_last': torch.channels_last
-}
 # of the largest value, what is summed in float32 and stored in the dtype
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2**-7, torch.float16: 2**-9}
-# what is timed: each takes the compiler seconds
-TIMED = ((torch.float32, 'NCHW'), (torch.bfloat16, 'NCHW'), (torch.bfloat16,
-                                                             'channels_last'))
-# settings of the Triton kernels of each operation, changed one by one
-SETTINGS: Dict[str, Dict[str, tuple]] = dict(
-    reweight=dict(
-        FORWARD_ROWS=(4, 8, 16),
-        BACKWARD_ROWS=(2, 4),
-        LANES=(32, 64, 128),
-        BOX=((16, None), (32, None), (64, None)),
-        BOX_CHANNELS_LAST=((8, 4), (8, 8), (8, 16)),
-        PROGRAMS_PER_PROCESSOR=(2, 4, 6, 8)),
-    pool_queries=dict(
-        POSITIONS=(32, 64, 128), CHANNELS=(16, 32, 64), WARPS=(4, 8)))
-# of both operations, forward and backward
+# what is timed, and whether in channels_last: each takes the compiler seconds
+TIMED = ((torch.float32, False), (torch.bfloat16, False), (torch.bfloat16,
+                                                           True))
+# settings of the Triton kernels, changed one by one
+SETTINGS: Dict[str, tuple] = dict(
+    FORWARD_ROWS=(4, 8, 16),
+    BACKWARD_ROWS=(2, 4),
+    LANES=(32, 64, 128),
+    BOX=((16, None), (32, None), (64, None)),
+    BOX_CHANNELS_LAST=((8, 4), (8, 8), (8, 16)),
+    PROGRAMS_PER_PROCESSOR=(2, 4, 6, 8),
+    POSITIONS=(32, 64, 128),
+    CHANNELS=(16, 32, 64),
+    WARPS=(4, 8))
+PASSES = {  # over X that each needs, where a copy of X has 2
+    'forward': 2,
+    'backward': 3,
+    'pooling forward': 1,
+    'pooling backward': 2
+}
+# of their calls
 RESULTS = ('Y', 'dX', 'dD', 'pooled', 'mean', 'pooling dX', 'dW', 'db')
 
 Row = Dict[str, Any]
+Calls = Dict[str, Callable[[], Any]]
 
 
 class Operators:
@@ -63,21 +75,25 @@ class Operators:
                 failures['triton'] = str(error)
             else:
                 self.implementations['triton'] = SimpleNamespace(
-                    pool_queries=pooling.pool_queries,
-                    pool_queries_backward=pooling.pool_queries_backward,
-                    reweight=reweighting.reweight,
-                    reweight_backward=reweighting.reweight_backward,
-                    modules=(reweighting, pooling))
+                    **{
+                        **vars(pooling),
+                        **vars(reweighting)
+                    },
+                    # by the start of their calls
+                    modules={
+                        '': reweighting,
+                        'pooling ': pooling
+                    })
 
     def correctness(self) -> Iterator[Row]:
         """Each implementation against float64; what is wrong is not timed."""
         b, c, h, w = self.plan.checked
         for name, module in list(self.implementations.items()):
             for dtype in TOLERANCE:
-                for layout in LAYOUTS:
-                    inputs = self._inputs((b, h, w), dtype, layout, c)
+                for channels_last in (False, True):
+                    setting = self._setting((b, h, w), dtype, channels_last)
                     try:
-                        errors = _errors(module, inputs)
+                        errors = _errors(module, _inputs(setting, c))
                     except Exception as error:  # of a compiler or a device
                         self.failures[name] = str(error)
                         errors = dict.fromkeys(RESULTS, math.nan)
@@ -88,43 +104,39 @@ class Operators:
                     yield dict(
                         implementation=name,
                         dtype=str(dtype)[6:],
-                        layout=layout,
+                        layout=setting.layout,
                         **errors,
                         right=right)
 
     def times(self) -> Iterator[Row]:
         """Time and bandwidth of both operations, beside a copy."""
         for size in self.plan.maps:
-            for dtype, layout in TIMED:
-                inputs = self._inputs(size, dtype, layout)
-                yield from self._of_map(size, inputs, layout)
+            for dtype, channels_last in TIMED:
+                yield from self.of_map(
+                    self._setting(size, dtype, channels_last))
 
-    def _of_map(self, size: Tuple[int, int, int], inputs: Tuple[Tensor, ...],
-                layout: str) -> Iterator[Row]:
-        grad, x, kernels = inputs
-        weight, bias, *grads = _pooling_inputs(x)
-        functions: Dict[str, Callable[[], Any]] = {}
-        for name, module in self.implementations.items():
-            functions[f'{name} forward'] = partial(module.reweight, x, kernels,
-                                                   DILATIONS)
-            functions[f'{name} backward'] = partial(module.reweight_backward,
-                                                    grad, x, kernels,
-                                                    DILATIONS)
-            functions[f'{name} pooling forward'] = partial(
-                module.pool_queries, x, weight, bias)
-            functions[f'{name} pooling backward'] = partial(
-                module.pool_queries_backward, *grads, x, weight, bias)
-        copy = self._seconds(partial(torch.empty_like(x).copy_, x))
-        for name, function in functions.items():
-            elapsed = self._seconds(function)
-            # in S: what has to move, where a copy of X moves 2
-            passes = (1 if 'pooling' in name else
-                      2) + (not name.endswith('forward'))
+    def of_map(self, setting: Setting) -> Iterator[Row]:
+        """Time both operations on a feature map, in turns with a copy."""
+        inputs = _inputs(setting, self.plan.channels)
+        _, x, kernels, *_ = inputs
+        functions = {
+            f'{name} {call}': function
+            for name, module in self.implementations.items()
+            for call, function in _calls(module, inputs).items()
+        }
+        if setting.compile:
+            functions['compiled forward'] = partial(
+                torch.compile(decomposed.reweight), x, kernels, DILATIONS)
+        functions['copy'] = partial(torch.empty_like(x).copy_, x)
+        times = self.seconds(functions)
+        copy = times.pop('copy')
+        for name, elapsed in times.items():
+            passes = PASSES[name.split(maxsplit=1)[1]]
             moved = x.numel() * x.element_size() * passes
             yield dict(
-                map=' x '.join(map(str, size)),
-                dtype=str(x.dtype)[6:],
-                layout=layout,
+                map=' x '.join(map(str, (setting.batch, *setting.size))),
+                dtype=str(setting.dtype)[6:],
+                layout=setting.layout,
                 what=name,
                 microseconds=elapsed * 1e6,
                 gigabytes_per_second=moved / elapsed / 1e9,
@@ -135,80 +147,82 @@ class Operators:
         triton = self.implementations.get('triton')
         if triton is None:
             return
-        for operation, module in zip(SETTINGS, triton.modules):
-            for name, values in SETTINGS[operation].items():
-                default = getattr(module, name)
-                forward, backward = self._of_setting(triton, operation, name)
-                for value in values:
-                    with patch.object(module, name, value):
-                        yield dict(
-                            setting=name,
-                            value=str(value),
-                            default=value == default,
-                            forward_us=self._seconds(forward) * 1e6,
-                            backward_us=self._seconds(backward) * 1e6)
-
-    def _of_setting(self, triton: Any, operation: str,
-                    name: str) -> Tuple[Callable[[], Any], Callable[[], Any]]:
-        """Return forward and backward of what a setting belongs to."""
-        layout = 'channels_last' if 'CHANNELS_LAST' in name else 'NCHW'
-        grad, x, kernels = self._inputs(self.plan.maps[0], torch.bfloat16,
-                                        layout)
-        if operation == 'reweight':
-            return (partial(triton.reweight, x, kernels, DILATIONS),
-                    partial(triton.reweight_backward, grad, x, kernels,
-                            DILATIONS))
-        weight, bias, *grads = _pooling_inputs(x)
-        return (partial(triton.pool_queries, x, weight, bias),
-                partial(triton.pool_queries_backward, *grads, x, weight, bias))
+        for name, values in SETTINGS.items():
+            start, module = next((start, module)
+                                 for start, module in triton.modules.items()
+                                 if name in vars(module))
+            setting = self._setting(self.plan.maps[0], torch.bfloat16,
+                                    'CHANNELS_LAST' in name)
+            calls = _calls(triton, _inputs(setting, self.plan.channels))
+            default = getattr(module, name)
+            for value in values:
+                with changed(vars(module), name, value):
+                    times = self.seconds({
+                        call: calls[start + call]
+                        for call in ('forward', 'backward')
+                    })
+                yield dict(
+                    setting=name,
+                    value=str(value),
+                    default=value == default,
+                    forward_us=times['forward'] * 1e6,
+                    backward_us=times['backward'] * 1e6)
 
     def compiled(self) -> Iterator[Row]:
-        """The re-weighting as torch.compile makes it, beside eager."""
-        if self.device.type != 'cuda':
-            return
-        _, x, kernels = self._inputs(self.plan.maps[0], torch.bfloat16, 'NCHW')
-        compiled = torch.compile(decomposed.reweight)
-        for name, function in (('eager', eager.reweight), ('compiled',
-                                                           compiled)):
-            yield dict(
-                what=f'{name} forward',
-                microseconds=self._seconds(
-                    partial(function, x, kernels, DILATIONS)) * 1e6)
+        """As torch.compile makes the re-weighting, beside the others."""
+        if self.device.type == 'cuda':
+            setting = self._setting(self.plan.maps[0], torch.bfloat16)
+            yield from self.of_map(replace(setting, compile=True))
 
-    def _inputs(self,
-                size: Tuple[int, int, int],
-                dtype: torch.dtype,
-                layout: str,
-                channels: int = 0) -> Tuple[Tensor, Tensor, Tensor]:
-        """Return dY, X and kernels."""
-        b, h, w = size
-        c = channels or self.plan.channels
-        grad, x = (
-            torch.randn(b, c, h, w, device=self.device).to(
-                dtype, memory_format=LAYOUTS[layout]) for _ in range(2))
-        kernels = torch.randn(b, len(DILATIONS), c, 3, 3, device=self.device)
-        return grad, x, kernels
+    def _setting(self,
+                 size: Tuple[int, int, int],
+                 dtype: torch.dtype,
+                 channels_last: bool = False) -> Setting:
+        return Setting(self.device, dtype, size[0], size[1:], self.plan.rounds,
+                       channels_last)
 
-    def _seconds(self, function: Callable[[], Any]) -> float:
-        return seconds_of(function, self.plan.seconds)
+    def seconds(self, functions: Calls) -> Dict[str, float]:
+        """Return the median time of a call of each function."""
+        times = seconds(functions, self.plan.rounds, self.plan.seconds)
+        return {name: median(rounds) for name, rounds in times.items()}
 
 
-def _errors(module: Any, inputs: Tuple[Tensor, ...]) -> Dict[str, float]:
+def _inputs(setting: Setting, channels: int) -> List[Tensor]:
+    """Return dY, X, kernels; weight, bias, and gradients of what is pooled."""
+    b, c, d = setting.batch, channels, len(DILATIONS)
+    shapes = ((b, d, c, 3, 3), (9 * d, c), (9 * d, ), (b, 9 * d, c), (b,
+                                                                      9 * d))
+    return [
+        *(setting.random(c, *setting.size) for _ in range(2)),
+        *(torch.randn(shape, device=setting.device) for shape in shapes)
+    ]
+
+
+def _calls(module: Any, inputs: List[Tensor]) -> Calls:
+    """Return what is timed of an implementation, by keys of :data:`PASSES`."""
+    grad, x, kernels, weight, bias, *grads = inputs
+    return {
+        'forward':
+        partial(module.reweight, x, kernels, DILATIONS),
+        'backward':
+        partial(module.reweight_backward, grad, x, kernels, DILATIONS),
+        'pooling forward':
+        partial(module.pool_queries, x, weight, bias),
+        'pooling backward':
+        partial(module.pool_queries_backward, *grads, x, weight, bias)
+    }
+
+
+def _errors(module: Any, inputs: List[Tensor]) -> Dict[str, float]:
     """Return the errors of all results, relative to their largest value."""
-    grad, x, kernels = inputs
-    weight, bias, *grads = _pooling_inputs(x)
-    actual = (module.reweight(x, kernels, DILATIONS),
-              *module.reweight_backward(grad, x, kernels, DILATIONS),
-              *module.pool_queries(x, weight, bias),
-              *module.pool_queries_backward(*grads, x, weight, bias))
-    x, kernels, weight, bias = (
-        t.detach().double().requires_grad_()
-        for t in (x, kernels, weight, bias))
+    y, *others = (call() for call in _calls(module, inputs).values())
+    actual = [y, *chain(*others)]
+    grad, x, kernels, weight, bias, *grads = (
+        t.detach().double().requires_grad_() for t in inputs)
     y = decomposed.reweight(x, kernels, DILATIONS)
     pooled = decomposed.pool_queries(x, weight, bias)
-    expected = (y, *torch.autograd.grad(y, (x, kernels), grad.double()),
-                *pooled, *torch.autograd.grad(pooled, (x, weight, bias),
-                                              [g.double() for g in grads]))
+    expected = (y, *torch.autograd.grad(y, (x, kernels), grad), *pooled,
+                *torch.autograd.grad(pooled, (x, weight, bias), grads))
     return {
         name:
         ((ours.double() - theirs).abs().max() / theirs.abs().max()).item()
@@ -216,9 +230,27 @@ def _errors(module: Any, inputs: Tuple[Tensor, ...]) -> Dict[str, float]:
     }
 
 
-def _pooling_inputs(x: Tensor) -> List[Tensor]:
-    """Return weight, bias, and the gradients of both results."""
-    b, c = x.shape[:2]
-    r = len(DILATIONS) * 9
-    shapes = ((r, c), (r, ), (b, r, c), (b, r))
-    return [torch.randn(shape, device=x.device) for shape in shapes]
+def measure(setting: Setting, report: Report) -> None:
+    """Time the operations on one map, and how a module's time grows with it.
+
+    Args:
+        setting: The conditions.
+        report: Gets a row for each.
+    """
+    h, w = setting.size
+    operators = Operators(setting.device, replace(FULL, rounds=setting.rounds),
+                          report.skipped)
+    report.rows += [
+        dict(row, name=row['what']) for row in operators.of_map(setting)
+    ]
+    cases = {
+        f'CaCModule step, {k * k} N':
+        setting.case(
+            CaCModule(FULL.channels).to(setting.device),
+            [setting.random(FULL.channels, k * h, k * w).requires_grad_()])
+        for k in (1, 2)
+    }
+    report.rows += [
+        dict(name=name, microseconds=row['train_ms'] * 1e3)
+        for name, row in compare(cases, setting.rounds).items()
+    ]

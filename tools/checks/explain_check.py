@@ -28,9 +28,9 @@ from cac_mmseg.commands.explain import SMALLEST, largest_region
 from cac_mmseg.datasets.scene import DRIVING, SIGNAL, WAITING, draw_scene
 from cac_mmseg.drawing.explorer import explorer
 from cac_mmseg.drawing.reader import Reader
-from cac_mmseg.stack.analysis import seconds
 from cac_mmseg.stack.checkpoint import load_model
 from cac_mmseg.stack.config import dataset_without_data
+from cac_mmseg.stack.timing import seconds
 
 CELL = 8  # pixels of a position of the feature map
 PARTS = (0.01, 0.05, 0.2, 0.5)  # of the positions, that are deleted
@@ -308,7 +308,7 @@ def cost(arguments: argparse.Namespace) -> None:
     print('| | s | peak of the process, MiB |\n| --- | ---: | ---: |')
     for name, call in work.items():
         with torch.set_grad_enabled(name == 'region'):
-            times = [seconds(call, torch.device('cpu')) for _ in range(3)]
+            times = seconds({name: call}, 3)[name]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         print(f'| {name} | {np.median(times):.2f} | {peak:.0f} |')
     h, w = (round(1 / part) for part in found['pairs'].cell)

@@ -4,8 +4,7 @@ Runs at a time slow one another down: the seconds that they log do not compare.
 """
 from copy import deepcopy
 from functools import partial
-from statistics import median
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Dict, List, Sequence
 
 import torch
 from mmengine.model import revert_sync_batchnorm
@@ -16,8 +15,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from cac_mmseg.stack.analysis import interleave
 from cac_mmseg.stack.env import device_name
+from cac_mmseg.stack.timing import Case, compare
 from .plan import Run
 from .worker import to_channels_last
 
@@ -37,7 +36,7 @@ def measure(runs: Sequence[Run]) -> Dict[str, dict]:
     """
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     init_default_scope('mmseg')
-    functions: Dict[str, Callable[[], Any]] = {}
+    cases: Dict[str, Case] = {}
     configs = {run.head: run.config for run in runs}
     for head, config in configs.items():
         model = revert_sync_batchnorm(MODELS.build(deepcopy(config.model)))
@@ -53,28 +52,20 @@ def measure(runs: Sequence[Run]) -> Dict[str, dict]:
             SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels
         ]
         amp = config.optim_wrapper.type == 'AmpOptimWrapper'
-        functions[f'{head} step'] = partial(_step, model, images, samples, amp)
-        functions[f'{head} predict'] = partial(_predict, model, images[:1])
-    times = interleave(functions, ROUNDS, device)
+        cases[head] = Case(model, partial(_loss, model, images, samples, amp),
+                           partial(model, images[:1], mode='tensor'))
     return {
         head:
         dict(
-            step_ms=median(times[f'{head} step']) * 1e3,
-            predict_ms=median(times[f'{head} predict']) * 1e3,
+            step_ms=row['train_ms'],
+            predict_ms=row['predict_ms'],
             timed_on=device_name(device))
-        for head in configs
+        for head, row in compare(cases, ROUNDS).items()
     }
 
 
-def _step(model: BaseSegmentor, images: Tensor, samples: List[SegDataSample],
-          amp: bool) -> None:
-    model.train().zero_grad()
+def _loss(model: BaseSegmentor, images: Tensor, samples: List[SegDataSample],
+          amp: bool) -> Tensor:
     # as AmpOptimWrapper does with --amp
     with torch.autocast(images.device.type, torch.bfloat16, amp):
-        loss = model.parse_losses(model.loss(images, samples))[0]
-    loss.backward()
-
-
-@torch.no_grad()
-def _predict(model: BaseSegmentor, images: Tensor) -> None:
-    model.eval()(images, mode='tensor')
+        return model.parse_losses(model.loss(images, samples))[0]

@@ -8,19 +8,18 @@ import sys
 from pathlib import Path
 from statistics import median
 from threading import Thread
-from typing import Any, Dict
+from typing import Dict
 
 import torch
 import torch.nn as nn
 from mmengine.runner import Runner
 from mmseg.evaluation import IoUMetric
-from mmseg.models import BaseSegmentor
 from mmseg.models.decode_heads.dm_head import DCM
 from mmseg.registry import METRICS
-from torch import Tensor
 
 from cac_mmseg.stack.analysis import multiply_adds, saved_bytes
 from cac_mmseg.stack.config import load_config
+from cac_mmseg.stack.decode_heads import Heads
 from cac_mmseg.stack.env import device_name, versions
 from .results import save_run
 from .settings import settings
@@ -108,17 +107,6 @@ def _peak_mib(device: torch.device) -> float:
     return peak / (2**20 if sys.platform == 'darwin' else 2**10)
 
 
-class _Head(nn.Module):
-    """The decode head of a model, as a function of the stages."""
-
-    def __init__(self, model: BaseSegmentor) -> None:
-        super().__init__()
-        self.head = model.decode_head
-
-    def forward(self, *stages: Tensor) -> Any:
-        return self.head(stages)
-
-
 def _costs(runner: Runner) -> Dict[str, float]:
     """Count the model's multiply-adds, and what the head's training keeps.
 
@@ -131,7 +119,7 @@ def _costs(runner: Runner) -> Dict[str, float]:
         stages = model.extract_feat(torch.cat([inputs, inputs]))
     stages = [stage.requires_grad_() for stage in stages]
     return dict(
-        saved_mib=saved_bytes(_Head(model), *stages) / 2**20,
+        saved_mib=saved_bytes(Heads([model.decode_head]), *stages) / 2**20,
         # last, as it moves the model
         multiply_adds=multiply_adds(model.cpu(), inputs.cpu()))
 
