@@ -1,12 +1,14 @@
 """Objects in a checkpoint that are not mmengine's: never run, but said."""
 import http.server
 import os
+import random
 import threading
 from functools import partial
 
 import pytest
 import torch
 import torch.nn as nn
+from conftest import SEED
 from mmengine.runner.checkpoint import CheckpointLoader
 from test_publish import Payload
 from toy_runs import ToyModel, runner
@@ -87,8 +89,14 @@ def warnings(monkeypatch):
     return messages
 
 
-@pytest.mark.parametrize('part', PARTS)
-@pytest.mark.parametrize('name, make', FOREIGN)
+# each object once, in other parts in every run, and each part
+BESIDE = [
+    *((name, make, random.Random(SEED).choice(PARTS))
+      for name, make in FOREIGN), *((*FOREIGN[1], part) for part in PARTS)
+]
+
+
+@pytest.mark.parametrize('name, make, part', BESIDE)
 def test_weights_are_taken_from_beside_it(poison, part, name, make, tmp_path,
                                           warnings):
     path = poison(part, make)
@@ -134,16 +142,16 @@ def test_in_the_weights_it_is_an_error(poison, name, make, tmp_path):
         load_weights(path)
 
 
-@pytest.mark.parametrize('part', [*PARTS, 'state_dict'])
-@pytest.mark.parametrize('name, make', FOREIGN[:3])
 @pytest.mark.parametrize('chosen', [True, False])
+@pytest.mark.parametrize('name, make, part', [
+    *((*FOREIGN[1], part) for part in [*PARTS, 'state_dict']),
+    (*FOREIGN[0], 'meta'),
+    (*FOREIGN[2], 'optimizer'),
+])
 def test_resuming_is_refused(poison, name, part, make, chosen, tmp_path):
     path = poison(part, make)
-    run = runner(
-        tmp_path / 'work',
-        resume=True,
-        iterations=4,
-        load_from=str(path) if chosen else None)
+    load_from = str(path) if chosen else None
+    run = runner(tmp_path / 'work', 4, resume=True, load_from=load_from)
     with pytest.raises(ValueError, match='cannot be resumed') as error:
         run.train()
     for words in (f'load_from={path} and resume=False', name,
