@@ -11,21 +11,12 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
+from test_draw import META, row
 from torch.utils.data import DataLoader
 
 from cac_mmseg.drawing.draw import draw_rows
 from cac_mmseg.hooks.pictures import (TITLES, PredictionPictureHook,
                                       WeightingMapsHook)
-
-META = dict(
-    classes=('sky', 'road', 'car'),
-    palette=[[10, 20, 200], [130, 60, 130], [250, 0, 0]])
-
-
-def row(height, width, label, prediction):
-    size = height, width
-    return (np.full((*size, 3), 77,
-                    np.uint8), np.full(size, label), np.full(size, prediction))
 
 
 @pytest.mark.parametrize('size', [(40, 60), (60, 40), (33, 100)])
@@ -35,13 +26,10 @@ def test_shows_image_truth_and_prediction_in_this_order(size):
     height, width = picture.shape[:2]
     columns = np.linspace(width / 6, width * 5 / 6, 3).astype(int)
     # titles above, legend below: a quarter and half way down are rows 1 and 2
-    first, second = height // 4, int(height * 0.6)
-    assert [picture[first, x].tolist()
-            for x in columns] == [[77, 77, 77], META['palette'][1],
-                                  META['palette'][2]]
-    assert [picture[second, x].tolist()
-            for x in columns] == [[77, 77, 77], [255, 255, 255],
-                                  META['palette'][0]]
+    sky, road, car = META['palette'][:3]
+    for y, colours in ((height // 4, ([77] * 3, road, car)),
+                       (int(height * 0.6), ([77] * 3, [255] * 3, sky))):
+        assert picture[y, columns].tolist() == [*colours]
 
 
 @pytest.mark.parametrize('mode, iteration, metrics, caption', [
@@ -70,18 +58,6 @@ def test_the_picture_says_when_and_how_well(tmp_path, figures, mode, iteration,
     assert ('mIoU' in said[0]) == bool(metrics) and not hook.rows
 
 
-class Logger:
-
-    def __init__(self):
-        self.warnings = []
-
-    def warning(self, message):
-        self.warnings.append(message)
-
-    def info(self, message):
-        pass
-
-
 def sample(path, classes=3):
     return SegDataSample(
         metainfo=dict(img_path=path),
@@ -102,11 +78,12 @@ def runner(tmp_path):
             img_suffix='.npy',
             metainfo=dict(classes=[f'c{i}' for i in range(300)]),
             pipeline=[dict(type='LoadImageFromNpyFile')]))
-    loader = DataLoader(RepeatDataset(data, 2), 2)
+    loader, said = DataLoader(RepeatDataset(data, 2), 2), []
     return SimpleNamespace(
         iter=2,
         work_dir=str(tmp_path),
-        logger=Logger(),
+        logger=SimpleNamespace(warning=said.append, info=str),
+        warnings=said,
         val_dataloader=loader,
         visualizer=SimpleNamespace(
             dataset_meta=data.metainfo, add_image=lambda *_: None))
@@ -121,7 +98,7 @@ def validate(hook, runner, names='abc'):
 
 def test_images_of_any_bands_and_classes_of_any_number_are_drawn(runner):
     validate(PredictionPictureHook(), runner)
-    assert not runner.logger.warnings
+    assert not runner.warnings
     assert cv2.imread(f'{runner.work_dir}/val_prediction.png') is not None
 
 
@@ -139,7 +116,7 @@ def test_a_picture_never_ends_a_training(runner, breaks):
         runner.visualizer.add_image = None
     for _ in range(3):
         validate(hook, runner, names)
-    warning, = runner.logger.warnings
+    warning, = runner.warnings
     assert 'PredictionPictureHook draws no more pictures: ' in warning
 
 
@@ -147,5 +124,5 @@ def test_a_page_never_ends_a_training(runner):
     hook = WeightingMapsHook()
     for _ in range(3):
         hook.after_val_iter(runner, 0, None, [sample('gone.png')])
-    assert 'WeightingMapsHook draws no more' in runner.logger.warnings[0]
-    assert len(runner.logger.warnings) == 1
+    assert 'WeightingMapsHook draws no more' in runner.warnings[0]
+    assert len(runner.warnings) == 1
