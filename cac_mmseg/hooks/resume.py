@@ -3,7 +3,7 @@ import locale
 import logging
 import os
 from pathlib import Path
-from typing import List, Optional, Union
+from typing import List, Optional, Tuple, Union
 
 from mmengine.logging import print_log
 
@@ -77,8 +77,13 @@ def _candidates(work_dir: Path) -> List[Path]:
         path for pattern in ('iter_*.pth', 'epoch_*.pth')
         for path in work_dir.glob(pattern) if path != named
     ]
-    others.sort(key=os.path.getmtime, reverse=True)
+    others.sort(key=_age, reverse=True)
     return ([named] if named else []) + others
+
+
+def _age(path: Path) -> Tuple[float, int, str]:
+    """Return what is larger of a later checkpoint, where clocks are coarse."""
+    return os.path.getmtime(path), len(path.name), path.name
 
 
 def _named(work_dir: Path) -> Optional[Path]:
