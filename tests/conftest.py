@@ -4,6 +4,7 @@ import random
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
 import venv
 from contextlib import redirect_stdout, suppress
@@ -115,6 +116,12 @@ def tool(name, *arguments, cwd='.'):
         patch.setattr(sys, 'argv', [script, *map(str, arguments)])
         runpy.run_path(script, run_name='__main__')
     return printed.getvalue()
+
+
+def start(*words, **options):
+    """Run a process to its end; what it prints is text."""
+    options = dict(capture_output=True, text=True, timeout=900) | options
+    return subprocess.run([*map(str, words)], **options)
 
 
 def table(text):

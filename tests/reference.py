@@ -94,6 +94,19 @@ def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
     return x.double() * weighting_map(x, kernels, dilations)
 
 
+def cac_module(module, x: Tensor, dilations: Sequence[int],
+               eps: float) -> Tensor:
+    """A CaCModule in training mode, of its parameters."""
+    c, x = module.in_channels, x.detach()
+    kernels = predict_kernels(x,
+                              module.query.weight.detach().view(-1, c),
+                              module.query.bias.detach(),
+                              module.key.weight.detach().view(-1, c, c),
+                              module.key.bias.detach().view(-1, c),
+                              module.kernel_size)
+    return reweight(x, batch_norm(kernels, eps), dilations)
+
+
 def full_weighting_map(x: Tensor, kernels: Tensor,
                        dilations: Sequence[int]) -> Tensor:
     """As ``weighting_map``, with full kernels (B, G, C, C, s, s)."""
@@ -119,3 +132,13 @@ def full_weighting_map(x: Tensor, kernels: Tensor,
                                             x[n, k, y, z])
         out += 1 / (1 + (-scores).exp())
     return out
+
+
+def assert_near(actual: Tensor, expected: Tensor, tolerance: float) -> None:
+    """Compare, relative to the largest value, with what was computed exactly.
+    """
+    assert actual.shape == expected.shape
+    error = (actual.double() - expected).abs().max()
+    # what is summed is about 1, even where the sum happens to vanish
+    scale = expected.abs().max().clamp(min=1)
+    assert error <= tolerance * scale, (error / scale).item()
