@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from reference import assert_near
 
 from cac_mmseg import CaCModule, ops
 from cac_mmseg.ops import decomposed, eager
@@ -81,14 +82,6 @@ def exact_reweight(grad, x, kernels, dilations):
     x, kernels = (t.double().clone().requires_grad_() for t in (x, kernels))
     y = decomposed.reweight(x, kernels, dilations)
     return (y, *torch.autograd.grad(y, (x, kernels), grad.double()))
-
-
-def assert_near(actual, expected, tolerance):
-    assert actual.shape == expected.shape
-    error = (actual.double() - expected).abs().max()
-    # what is summed is about 1, even where the sum happens to vanish
-    scale = expected.abs().max().clamp(min=1)
-    assert error <= tolerance * scale, (error / scale).item()
 
 
 @settings(max_examples=60)
