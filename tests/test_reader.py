@@ -20,16 +20,21 @@ def files(tmp_path):
     folder = tmp_path / 'Bilder für mich'
     folder.mkdir()
     rng = np.random.default_rng(0)
-    # cv2 writes no such names on every system
-    for name, picture in (('a.png', rng.integers(0, 256, (12, 16, 3))),
-                          ('a_label.png', rng.integers(0, 3, (12, 16)))):
-        content = cv2.imencode('.png', picture.astype(np.uint8))[1]
-        (folder / name).write_bytes(content.tobytes())
+    write(folder / 'a.png', rng.integers(0, 256, (12, 16, 3)))
+    write(folder / 'a_label.png', rng.integers(0, 3, (12, 16)))
     return folder
 
 
-def dataset(folder, *pipeline, **more):
+def write(path, picture):
+    """cv2 writes no such names on every system."""
+    content = cv2.imencode('.png', picture.astype(np.uint8))[1]
+    path.write_bytes(content.tobytes())
+
+
+def dataset(folder, *pipeline):
     init_default_scope('mmseg')
+    steps = [step if isinstance(step, dict) else dict(type=step)
+             for step in pipeline]  # yapf: disable
     return DATASETS.build(
         dict(
             type='BaseSegDataset',
@@ -38,31 +43,25 @@ def dataset(folder, *pipeline, **more):
             img_suffix='a.png',
             seg_map_suffix='a_label.png',
             metainfo=dict(classes=('x', 'y', 'z')),
-            pipeline=[
-                step if isinstance(step, dict) else dict(type=step)
-                for step in pipeline
-            ]) | more)
+            pipeline=steps))
 
 
 LOAD = ('LoadImageFromFile', 'LoadAnnotations')
+RESIZE = dict(type='Resize', scale=(32, 24))
+FLIP = dict(type='RandomFlip', prob=1.)
+PACK = dict(type='PackSegInputs')
+STEPS = [
+    RESIZE, FLIP, PACK,
+    dict(type='RandomCrop', crop_size=(6, 6)),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='RandomRotate', prob=1., degree=30),
+    dict(type='Pad', size=(24, 24)),
+    dict(type='ResizeToMultiple', size_divisor=10),
+    dict(type='TestTimeAug', transforms=[[FLIP], [PACK]])
+]
 
 
-@pytest.mark.parametrize(
-    'step', [
-        dict(type='Resize', scale=(32, 24)),
-        dict(type='RandomFlip', prob=1.),
-        dict(type='RandomCrop', crop_size=(6, 6)),
-        dict(type='PhotoMetricDistortion'),
-        dict(type='RandomRotate', prob=1., degree=30),
-        dict(type='Pad', size=(24, 24)),
-        dict(type='ResizeToMultiple', size_divisor=10),
-        dict(
-            type='TestTimeAug',
-            transforms=[[dict(type='RandomFlip', prob=1.)],
-                        [dict(type='PackSegInputs')]]),
-        dict(type='PackSegInputs'),
-    ],
-    ids=lambda step: step['type'])
+@pytest.mark.parametrize('step', STEPS, ids=lambda step: step['type'])
 def test_the_loading_part_ends_there(files, step):
     data = dataset(files, *LOAD, step, 'PackSegInputs')
     reader, info = Reader(data), data.get_data_info(0)
@@ -79,12 +78,7 @@ def test_the_loading_part_ends_there(files, step):
     assert (state[2] == np.random.get_state()[1]).all()
 
 
-@pytest.mark.parametrize(
-    'step', [
-        dict(type='Resize', scale=(32, 24)),
-        dict(type='RandomFlip', prob=1.),
-    ],
-    ids=lambda step: step['type'])
+@pytest.mark.parametrize('step', [RESIZE, FLIP], ids=str)
 def test_labels_may_be_loaded_after_the_image_was_resized(files, step):
     """As in mmseg's test pipelines; the image is that of before."""
     data = dataset(files, 'LoadImageFromFile', step, 'LoadAnnotations',
@@ -102,8 +96,7 @@ def test_labels_may_be_loaded_after_the_image_was_resized(files, step):
 
 
 def test_an_image_without_labels_ends_nothing_for_others(files):
-    data = dataset(files, 'LoadImageFromFile',
-                   dict(type='Resize', scale=(32, 24)), 'LoadAnnotations',
+    data = dataset(files, 'LoadImageFromFile', RESIZE, 'LoadAnnotations',
                    'PackSegInputs')
     reader = Reader(data)
     assert reader.read(str(files / 'a.png')).labels is None
@@ -112,85 +105,67 @@ def test_an_image_without_labels_ends_nothing_for_others(files):
 
 
 def test_a_random_transform_changes_no_labels_in_place(files):
-    data = dataset(
-        files, *LOAD,
-        dict(
-            type='RandomCutOut',
-            prob=1.,
-            n_holes=3,
-            cutout_shape=(5, 5),
-            seg_fill_in=99), 'PackSegInputs')
-    sample = Reader(data).load(data.get_data_info(0))
-    assert sample.labels.max() < 3
+    cut_out = dict(
+        type='RandomCutOut',
+        prob=1.,
+        n_holes=3,
+        cutout_shape=(5, 5),
+        seg_fill_in=99)
+    data = dataset(files, *LOAD, cut_out, 'PackSegInputs')
+    assert Reader(data).load(data.get_data_info(0)).labels.max() < 3
 
 
 def test_a_wrapper_of_loaders_reads_images_without_labels(files):
-    data = dataset(
-        files,
-        dict(type='LoadOnce', transforms=[dict(type=name) for name in LOAD]),
-        'PackSegInputs')
+    loaders = [dict(type=name) for name in LOAD]
+    data = dataset(files, dict(type='LoadOnce', transforms=loaders), PACK)
     sample = Reader(data).read(str(files / 'a.png'))
     assert sample.labels is None and sample.image.shape == (12, 16, 3)
 
 
 def test_a_transform_that_changes_only_some_sizes_ends_it_for_those(files):
-    picture = np.zeros((24, 32, 3), np.uint8)
-    (files / 'b_a.png').write_bytes(cv2.imencode('.png', picture)[1].tobytes())
-    (files / 'b_a_label.png').write_bytes(
-        cv2.imencode('.png', picture[..., 0])[1].tobytes())
-    data = dataset(files, *LOAD, dict(type='Resize', scale=(16, 12)),
-                   'PackSegInputs')
+    write(files / 'b_a.png', np.zeros((24, 32, 3)))
+    write(files / 'b_a_label.png', np.zeros((24, 32)))
+    data = dataset(files, *LOAD, dict(type='Resize', scale=(16, 12)), PACK)
     reader = Reader(data)
-    shapes = {
-        reader.load(data.get_data_info(i)).image.shape
-        for i in range(len(data))
-    }
+    infos = [data.get_data_info(i) for i in range(len(data))]
+    shapes = {reader.load(info).image.shape for info in infos}
     assert shapes == {(12, 16, 3), (24, 32, 3)}
 
 
-class _Transform:
-    """Of a user: neither of mmcv nor of a name that says what it does."""
+def of_a_user(change):
+    """A transform neither of mmcv nor of a name that says what it does."""
+    call = dict(__call__=lambda self, results: change(results))
+    kind = type(change.__name__, (), call)
+    TRANSFORMS.register_module(module=kind, force=True)
 
-    def __call__(self, results):
-        return self.transform(results)
 
-
-class Invert(_Transform):
+@of_a_user
+def Invert(results):
     """Deterministic, on labels: a part of loading."""
-
-    def transform(self, results):
-        results['gt_seg_map'] = 2 - results['gt_seg_map']
-        return results
+    return {**results, 'gt_seg_map': 2 - results['gt_seg_map']}
 
 
-class Shuffle(_Transform):
+@of_a_user
+def Shuffle(results):
     """Random, with no mark of it."""
-
-    def transform(self, results):
-        results['gt_seg_map'] = np.random.permutation(results['gt_seg_map'])
-        return results
+    labels = np.random.permutation(results['gt_seg_map'])
+    return {**results, 'gt_seg_map': labels}
 
 
-class Both(_Transform):
+@of_a_user
+def Both(results):
     """Reads an image of five bands and a label map."""
-
-    def transform(self, results):
-        image = cv2.imread(results['img_path']).astype(np.uint16)
-        results['img'] = np.concatenate([image, image[..., :2]], 2)
-        results['img_shape'] = results['ori_shape'] = image.shape[:2]
-        if 'seg_map_path' in results:
-            results['gt_seg_map'] = cv2.imread(results['seg_map_path'], 0)
-        return results
+    image = cv2.imread(results['img_path']).astype(np.uint16)
+    results['img'] = np.concatenate([image, image[..., :2]], 2)
+    results['img_shape'] = results['ori_shape'] = image.shape[:2]
+    if 'seg_map_path' in results:
+        results['gt_seg_map'] = cv2.imread(results['seg_map_path'], 0)
+    return results
 
 
-class Skip(_Transform):
-
-    def transform(self, results):
-        return None
-
-
-for cls in (Invert, Shuffle, Both, Skip):
-    TRANSFORMS.register_module(module=cls, force=True)
+@of_a_user
+def Skip(results):
+    return None
 
 
 def test_transforms_of_a_user_are_part_of_it(files):
@@ -204,8 +179,7 @@ def test_transforms_of_a_user_are_part_of_it(files):
 @pytest.mark.parametrize('first', [LOAD, ('Both', )], ids=str)
 def test_without_a_label_map_the_rest_works(files, first):
     """What asks for one is left out."""
-    data = dataset(files, *first, 'Invert',
-                   dict(type='Resize', scale=(32, 24)), 'PackSegInputs')
+    data = dataset(files, *first, 'Invert', RESIZE, 'PackSegInputs')
     reader = Reader(data)
     sample = reader.read(str(files / 'a.png'))
     assert sample.labels is None and sample.image.shape[:2] == (12, 16)
