@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch.nn as nn
 from conftest import table
-from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmseg.evaluation import IoUMetric
-from mmseg.registry import METRICS, TRANSFORMS
+from mmseg.registry import METRICS
+from test_reader import of_a_user
 
 from cac_mmseg.commands import check_data
 from cac_mmseg.commands.check_data import settings
@@ -123,24 +123,61 @@ def test_each_broken_file_is_named(check, tmp_path, name, images, labels):
 
 
 LOAD = "dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', "
+TRAIN = 'train_dataloader = dict(dataset=dict('
+NO_TESTS = '''
+val_dataloader = val_cfg = val_evaluator = None
+test_dataloader = test_cfg = test_evaluator = None
+'''
+JOINED = '''
+part = dict(
+    type='PascalVOCDataset',
+    data_root='data/VOCdevkit/VOC2012',
+    data_prefix=dict(
+        img_path='JPEGImages', seg_map_path='SegmentationClass'),
+    ann_file='ImageSets/Segmentation/train.txt',
+    pipeline={{_base_.train_pipeline}})
+other = dict(part, %s)
+train_dataloader = dict(dataset=dict(
+    _delete_=True, type='RepeatDataset', times=3,
+    dataset=dict(type='ConcatDataset', datasets=[part, other])))
+'''
+FEW = JOINED % "metainfo=dict(classes=('aeroplane', 'sheep'))"
 
 
-@pytest.mark.parametrize('name, code, words', [
-    ('ade20k', 'model = dict(decode_head=dict(num_classes=151))',
-     'decode_head.num_classes is 151, but the train data set has 150'),
-    ('camvid', 'model = dict(auxiliary_head=dict(num_classes=3))',
-     'auxiliary_head.num_classes is 3'),
-    ('ade20k', f'train_dataloader = dict(dataset=dict(pipeline=[{LOAD}'
-     "reduce_zero_label=False), dict(type='PackSegInputs')]))",
-     'has reduce_zero_label=False, but the train data set True'),
-    ('pcontext60', 'train_dataloader = dict(dataset=dict('
-     "type='PascalContextDataset59'))", 'has 59 classes'),
-])
-def test_what_does_not_fit_together_is_named(check, tmp_path, name, code,
-                                             words):
+@pytest.mark.parametrize(
+    'name, code, status, words',
+    [
+        ('camvid', NO_TESTS, 0, '3 samples read, 0 problems'),
+        # label maps beyond a part are not without an image
+        ('camvid', f'{TRAIN}indices=1))', 0, '4 samples read'),
+        ('voc12aug', JOINED % '', 0,
+         '9 samples read'),  # 2 * 3, 3 of validation
+        ('camvid', f"{TRAIN}type='NoDataset'))", 2,
+         'train data set cannot be built: KeyError'),
+        ('voc12aug', JOINED % "data_root='data/other'", 2,
+         "data_root='data/other'"),
+        ('voc12aug', FEW, 1,
+         'classes of the train data set 1 differs from that of the first'),
+        ('voc12aug', FEW, 1,
+         'decode_head.num_classes is 21, but the train data set 1 has 2'),
+        ('voc12aug', JOINED % f'pipeline=[{LOAD}reduce_zero_label=True)]', 1,
+         'but the train data set 1 False'),
+        ('ade20k', 'model = dict(decode_head=dict(num_classes=151))', 1,
+         'decode_head.num_classes is 151, but the train data set has 150'),
+        ('ade20k', f'{TRAIN}pipeline=[{LOAD}reduce_zero_label=False), '
+         "dict(type='PackSegInputs')]))", 1,
+         'has reduce_zero_label=False, but the train data set True'),
+        ('camvid', 'model = dict(auxiliary_head=dict(num_classes=3))', 1,
+         'auxiliary_head.num_classes is 3'),
+        ('pcontext60', f"{TRAIN}type='PascalContextDataset59'))", 1,
+         'has 59 classes'),
+    ])
+def test_settings_are_read_and_have_to_agree(check, tmp_path, name, code,
+                                             status, words):
+    """Of each data set that is joined to others, too."""
     fake_data.make(tmp_path, name)
-    status, out = check(name, code=code)
-    assert status == 1 and words in out, out
+    found, out = check(name, code=code)
+    assert found == status and words in out, out
 
 
 @pytest.mark.parametrize('name, values, hint', [
@@ -262,40 +299,23 @@ def test_colour_pictures_are_one_line(check, camvid, colours, words):
     assert report.count('is a picture of the shape (48, 64, 3)') == 6
 
 
-class ReadBands(BaseTransform):
-    """A user's loader, of no name that begins with Load: six bands."""
-
-    def transform(self, results):
-        image = cv2.imread(results['img_path']).astype(np.float32)
-        results['img'] = np.concatenate([image, image / 7 - 3], 2)
-        results['img_shape'] = results['ori_shape'] = image.shape[:2]
-        return results
+@of_a_user
+def MergeLabels(results):
+    """Everything but 3 is 0."""
+    labels = results['gt_seg_map']
+    return {**results, 'gt_seg_map': np.where(labels == 3, labels, 0)}
 
 
-class MergeLabels(BaseTransform):
-    """A user's transform: everything but 3 is 0."""
-
-    def transform(self, results):
-        labels = results['gt_seg_map']
-        results['gt_seg_map'] = np.where(labels == 3, labels, 0)
-        return results
-
-
-class DrawLots(BaseTransform):
-    """A user's augmentation, which no marker says to be random."""
-
-    def transform(self, results):
-        if random.random() < 2:
-            results['gt_seg_map'] = np.full_like(results['gt_seg_map'], 9)
-        return results
-
-
-for cls in (ReadBands, MergeLabels, DrawLots):
-    TRANSFORMS.register_module(module=cls, force=True)
+@of_a_user
+def DrawLots(results):
+    """An augmentation, which no marker says to be random."""
+    value = random.choice([9, 9])
+    labels = np.full_like(results['gt_seg_map'], value)
+    return {**results, 'gt_seg_map': labels}
 
 
 def test_the_labels_are_those_that_training_sees(check, camvid):
-    names = 'ReadBands LoadAnnotations MergeLabels DrawLots PackSegInputs'
+    names = 'Both MergeLabels DrawLots PackSegInputs'
     steps = [dict(type=name) for name in names.split()]
     code = '\n'.join(
         f'{split}_dataloader = dict(dataset=dict(pipeline={steps!r}))'
@@ -389,68 +409,11 @@ def test_heads_of_mmseg_take_the_labels_of_their_data(name):
     assert not [*settings.contradictions(config, 'val', [dataset], model)]
 
 
-JOINED = '''
-part = dict(
-    type='PascalVOCDataset',
-    data_root='data/VOCdevkit/VOC2012',
-    data_prefix=dict(
-        img_path='JPEGImages', seg_map_path='SegmentationClass'),
-    ann_file='ImageSets/Segmentation/train.txt',
-    pipeline={{_base_.train_pipeline}})
-other = dict(part, %s)
-train_dataloader = dict(dataset=dict(
-    _delete_=True, type='RepeatDataset', times=3,
-    dataset=dict(type='ConcatDataset', datasets=[part, other])))
-'''
-FEW = "metainfo=dict(classes=('aeroplane', 'sheep'))"
-
-
-@pytest.mark.parametrize(
-    'change, status, words',
-    [
-        ('', 0, '9 samples read'),  # 2 * 3, and 3 of validation
-        ("data_root='data/other'", 2, "data_root='data/other'"),
-        (FEW, 1,
-         'classes of the train data set 1 differs from that of the first'),
-        (FEW, 1,
-         'decode_head.num_classes is 21, but the train data set 1 has 2'),
-        (f'pipeline=[{LOAD}reduce_zero_label=True)]', 1,
-         'but the train data set 1 False'),
-    ])
-def test_every_data_set_that_is_joined_is_checked(check, tmp_path, change,
-                                                  status, words):
-    fake_data.make(tmp_path, 'voc12aug')
-    code, out = check('voc12aug', code=JOINED % change)
-    assert code == status and words in out, out
-
-
-ELSEWHERE = [
-    f'{split}_dataloader.dataset.data_root=elsewhere'
-    for split in ('train', 'val', 'test')
-]
-
-
-@pytest.mark.parametrize(
-    'code, status, words',
-    [
-        # label maps beyond a part are not without an image
-        ('train_dataloader = dict(dataset=dict(indices=1))', 0,
-         '4 samples read'),
-        ('val_dataloader = val_cfg = val_evaluator = None\n'
-         'test_dataloader = test_cfg = test_evaluator = None', 0,
-         '3 samples read, 0 problems'),
-        ("train_dataloader = dict(dataset=dict(type='NoDataset'))", 2,
-         'train data set cannot be built: KeyError'),
-    ])
-def test_a_config_says_which_data_there_are(check, camvid, code, status,
-                                            words):
-    found, out = check('camvid', code=code)
-    assert found == status and words in out, out
-
-
 def test_an_option_points_elsewhere(check, camvid):
     camvid.rename('elsewhere')
-    code, out = check('camvid', '--cfg-options', *ELSEWHERE)
+    options = [f'{split}_dataloader.dataset.data_root=elsewhere'
+               for split in ('train', 'val', 'test')]  # yapf: disable
+    code, out = check('camvid', '--cfg-options', *options)
     assert code == 0 and '6 samples read' in out
 
 
