@@ -1,7 +1,9 @@
 """Errors that a user can read, in place of deep or silent ones."""
 import re
 import subprocess
+import sys
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -19,25 +21,11 @@ from mmengine.structures import PixelData
 from mmseg.models import FCNHead
 from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
-from test_mim import MIM, SHORT
+from test_mim import SHORT
 
 from cac_mmseg import CheckLabels, config_path
 from cac_mmseg.hooks.label_check import LabelCheck
 from cac_mmseg.hooks.preflight import _loads
-
-
-def fails(command, *arguments, cwd):
-    """Run mim, which has to fail, and return its last error line."""
-    run = subprocess.run([MIM, command, 'mmsegmentation', *arguments],
-                         cwd=cwd,
-                         text=True,
-                         capture_output=True,
-                         timeout=600)
-    assert run.returncode != 0, run.stdout[-2000:]
-    return [
-        line for line in run.stderr.splitlines()
-        if re.match(r'(cac_mmseg\.\S+\.)?\w+Error: ', line)
-    ][-1]
 
 
 @pytest.fixture
@@ -128,14 +116,16 @@ def test_layouts_that_a_module_converts_are_resumed():
 
 @pytest.mark.slow
 def test_mim_ends_with_the_same_message(tmp_path, configs):
-    message = fails(
-        'train',
-        configs / 'cac_r18_contextshapes.py',
-        '--cfg-options',
-        *SHORT,
-        'model.pretrained=missing.pth',
-        cwd=tmp_path)
-    assert message.startswith('RuntimeError: the pretrained weights')
+    mim = Path(sys.executable).with_name('mim')
+    words = [mim, 'train', 'mmsegmentation']
+    words += [configs / 'cac_r18_contextshapes.py', '--cfg-options', *SHORT]
+    run = subprocess.run([*words, 'model.pretrained=missing.pth'],
+                         cwd=tmp_path,
+                         text=True,
+                         capture_output=True)
+    assert run.returncode != 0, run.stdout[-2000:]
+    message = re.findall(r'^\S*Error: .*', run.stderr, re.MULTILINE)[-1]
+    assert 'RuntimeError: the pretrained weights' in message
 
 
 # ---- labels
@@ -301,7 +291,6 @@ def test_padding_that_is_no_class_is_named_where_it_acts(
 
 @pytest.mark.parametrize('values, count, words', [
     ([0, 255], 2, 'class 1 never occurs. Convert 255 to 1'),
-    ([2], 4, 'all labels are 2'),
     ([0, 1], 1, 'num_classes=2 and out_channels=1'),
     ([0, 1], 2, None),
 ])
