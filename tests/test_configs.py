@@ -1,49 +1,53 @@
 """Every config file: parses, builds, agrees with itself, trains a step."""
 import copy
 import re
-from pathlib import Path
+from functools import cache
 from urllib.parse import urlsplit
 
 import metafile
-import mmseg
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, labelled
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.structures import PixelData
 from mmseg.registry import DATASETS, MODELS
-from mmseg.structures import SegDataSample
 
 from cac_mmseg.commands.adopt import derive
-from cac_mmseg.stack.config import load_config
+from cac_mmseg.stack.config import MMSEG_CONFIGS, load_config
 
 CONFIGS = ROOT / 'configs'
 NAMES = metafile.names()
 # backbones other than ResNet
 MODERN = [
-    f'cac_{name}'
-    for name in ('convnext-t_ade20k', 'hr18_cityscapes', 'mit-b2_ade20k',
-                 'mit-b2_cityscapes', 'mobilenet-v2-d8_ade20k',
-                 'mobilenet-v2-d8_cityscapes', 'mscan-t_ade20k',
-                 'swin-t_ade20k')
+    name for name in NAMES
+    if re.match(r'cac_(convnext|hr18|mit|mobilenet|mscan|swin)', name)
 ]
 ABLATIONS = [name for name in NAMES if name.startswith('ablations/')]
 # settings that a config takes from one of mmseg's, which its first lines name
 TAKEN = re.compile(r"^# .*mmseg's\n# ([\w-]+)")
-MMSEG = Path(mmseg.__path__[0], '.mim/configs')
+
+
+@cache
+def read(name):
+    return Config.fromfile(CONFIGS / f'{name}.py')
 
 
 def load(name):
+    init_default_scope('mmseg')
     try:
-        cfg = Config.fromfile(CONFIGS / f'{name}.py')
+        return copy.deepcopy(read(name))
     except RuntimeError as error:
         if 'convnext' not in name:
             raise
         assert 'pip install onedl-mmpretrain' in str(error)
         pytest.skip('needs mmpretrain')
-    init_default_scope('mmseg')
-    return cfg
+
+
+def theirs_of(name):
+    """The config of mmseg whose settings one of ours takes."""
+    text = (CONFIGS / f'{name}.py').read_text()
+    path, = MMSEG_CONFIGS.rglob(f'{TAKEN.match(text)[1]}.py')
+    return path
 
 
 def datasets(cfg):
@@ -53,19 +57,9 @@ def datasets(cfg):
         yield from dataset.get('datasets', [dataset])
 
 
-def loading(pipeline):
-    """The steps of a pipeline, those that load once among them."""
-    return [
-        step for outer in pipeline
-        for step in outer.get('transforms', [outer])
-    ]
-
-
 def heads(cfg):
-    return [
-        cfg.model[key] for key in ('decode_head', 'auxiliary_head')
-        if key in cfg.model
-    ]
+    parts = (cfg.model.get(key) for key in ('decode_head', 'auxiliary_head'))
+    return [part for part in parts if part]
 
 
 def test_the_metafile_is_up_to_date():
@@ -98,7 +92,7 @@ def test_builds_with_matching_channels(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_data_sets_and_heads_agree(name):
+def test_data_heads_and_schedule_agree(name):
     cfg = load(name)
     for dataset in datasets(cfg):
         # PascalContextDataset looks for its folder even when lazy
@@ -112,27 +106,24 @@ def test_data_sets_and_heads_agree(name):
                                       'PascalContextDataset59')
         reduce = dataset.get('reduce_zero_label', expected)
         assert reduce == expected
-        steps = loading(dataset.pipeline)
-        for step in steps + cfg.tta_pipeline[1].transforms[-2]:
+        steps = [*cfg.tta_pipeline[1].transforms[-2]]
+        for step in dataset.pipeline:  # those that load once among them
+            steps += step.get('transforms', [step])
+        for step in steps:
             if step.type == 'LoadAnnotations':
                 assert step.get('reduce_zero_label') in (None, reduce)
             if step.type == 'CheckLabels':
                 assert step.num_classes == len(classes)
     assert cfg.custom_hooks[0].type == 'PreflightHook'  # checks labels
-
-
-@pytest.mark.parametrize('name', NAMES)
-def test_schedule_agrees_with_itself(name):
-    cfg = load(name)
-    iterations = cfg.train_cfg.max_iters
+    iterations, interval = cfg.train_cfg.max_iters, cfg.train_cfg.val_interval
     assert cfg.param_scheduler[-1].end == iterations
-    assert iterations % cfg.train_cfg.val_interval == 0
-    assert cfg.default_hooks.checkpoint.interval == cfg.train_cfg.val_interval
+    assert iterations % interval == 0
+    assert cfg.default_hooks.checkpoint.interval == interval
     assert cfg.tta_model.type == 'SegTTAModel'
-    size = tuple(cfg.model.data_preprocessor.size)
     for step in cfg.train_pipeline:
         if step.type == 'RandomCrop':
-            assert tuple(step.crop_size) == size
+            size = cfg.model.data_preprocessor.size
+            assert tuple(step.crop_size) == tuple(size)
 
 
 def settings(cfg):
@@ -166,25 +157,22 @@ def settings(cfg):
     name for name in NAMES if TAKEN.match((CONFIGS / f'{name}.py').read_text())
 ])
 def test_settings_are_those_of_mmseg(name):
-    theirs = TAKEN.match((CONFIGS / f'{name}.py').read_text())[1]
-    path, = MMSEG.rglob(f'{theirs}.py')
-    ours, theirs = settings(load(name)), settings(Config.fromfile(path))
+    ours = settings(load(name))
+    theirs = settings(Config.fromfile(theirs_of(name)))
     for key, value in ours.items():
         assert value == theirs[key], key
 
 
-@pytest.mark.parametrize('name', [n for n in NAMES if n in MODERN])
+@pytest.mark.parametrize('name', MODERN)
 def test_heads_are_those_that_adopt_writes(name):
-    theirs = TAKEN.match((CONFIGS / f'{name}.py').read_text())[1]
-    path, = MMSEG.rglob(f'{theirs}.py')
     ours = load(name).model.decode_head
-    head = derive(load_config(path)).head
+    head = derive(load_config(theirs_of(name))).head
     # LightHamHead has GN, as its matrices are of one image
     head.pop('norm_cfg')
     for key, value in head.items():
-        ours_is = ours[key]
-        assert value == (list(ours_is)
-                         if isinstance(value, list) else ours_is), key
+        found = ours[key]
+        assert value == (list(found)
+                         if isinstance(value, list) else found), key
 
 
 @pytest.mark.parametrize('name', ABLATIONS)
@@ -192,11 +180,9 @@ def test_an_ablation_isolates_one_thing(name):
     text = (CONFIGS / f'{name}.py').read_text()
     assert text.startswith('# Isolates ')
     ours, base = load(name), load('cac_r50_pcontext59')
-    changed = {
-        key
-        for key in {*ours.model.decode_head, *base.model.decode_head}
-        if ours.model.decode_head.get(key) != base.model.decode_head.get(key)
-    }
+    heads = ours.model.decode_head, base.model.decode_head
+    changed = {key for key in {*heads[0], *heads[1]}
+               if heads[0].get(key) != heads[1].get(key)}  # yapf: disable
     assert changed and changed <= {
         'kernel_size', 'dilations', 'share_kernels', 'num_heads',
         'global_pool', 'reweighting', 'channels'
@@ -220,7 +206,6 @@ def test_a_deep_config_differs_in_depth_alone(name):
 
 def narrow(cfg):
     """The same model with a thin ResNet-18, or a thin head, untrained."""
-    cfg = copy.deepcopy(cfg)
     model = cfg.model
     model.pretrained = None
     if 'size' in model.data_preprocessor:
@@ -247,20 +232,15 @@ def test_trains_a_step_and_predicts(name):
     classes = cfg.model.decode_head.num_classes
 
     def batch(count, height, width):
-        samples = []
+        size, samples = (height, width), []
         for _ in range(count):
-            label = torch.randint(0, classes, (1, height, width))
+            label = torch.randint(0, classes, size)
             if 'class_weight' not in cfg.model.decode_head.loss_decode:
-                label[:, :4] = 255  # mmseg 1.2 weighs it by class_weight[255]
-            samples.append(
-                SegDataSample(
-                    gt_sem_seg=PixelData(data=label),
-                    metainfo=dict(
-                        img_shape=(height, width),
-                        ori_shape=(height, width),
-                        img_path='none')))
-        images = torch.randint(0, 256, (count, 3, height, width))
-        return dict(inputs=list(images.byte()), data_samples=samples)
+                label[:4] = 255  # mmseg 1.2 weighs it by class_weight[255]
+            samples.append(labelled(label, img_shape=size, ori_shape=size,
+                                    img_path='none'))  # yapf: disable
+        images = torch.randint(0, 256, (count, 3, *size)).byte()
+        return dict(inputs=[*images], data_samples=samples)
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     data = model.data_preprocessor(batch(2, 64, 64), training=True)
@@ -268,10 +248,8 @@ def test_trains_a_step_and_predicts(name):
     loss.backward()
     optimizer.step()
     assert torch.isfinite(loss)
-    unused = [
-        name for name, p in model.named_parameters()
-        if p.requires_grad and p.grad is None
-    ]
+    unused = [name for name, p in model.named_parameters()
+              if p.requires_grad and p.grad is None]  # yapf: disable
     assert bool(unused) == cfg.get('find_unused_parameters', False), unused
 
     model.eval()
