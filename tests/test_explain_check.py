@@ -10,14 +10,15 @@ from cac_mmseg.datasets.scene import GREEN, RED, draw_scene
 from tools.checks import explain_check
 
 
-@pytest.fixture
-def model_files(tmp_path, configs):
+@pytest.fixture(scope='module')
+def model_files(tmp_path_factory, configs):
     config = str(configs / 'cac_r18_contextshapes.py')
     model = init_model(config, device='cpu')
     # margins, and what changes them, are small at the start
     torch.nn.init.normal_(model.decode_head.conv_seg.weight, std=3)
-    torch.save(model.state_dict(), tmp_path / 'w.pth')
-    return [config, str(tmp_path / 'w.pth')]
+    weights = str(tmp_path_factory.mktemp('model') / 'w.pth')
+    torch.save(model.state_dict(), weights)
+    return config, weights
 
 
 def test_the_cells_of_the_signal_hold_its_lamps():

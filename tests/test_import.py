@@ -21,19 +21,21 @@ def import_error(python, *folders):
     return message
 
 
+def describe(root, name, version='1.0'):
+    """Write the metadata of a distribution."""
+    info = root / f'{name.replace("-", "_")}-{version}.dist-info'
+    info.mkdir()
+    info.joinpath('METADATA').write_text(
+        f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n')
+
+
 def fake(root, **modules):
     """Modules (name=code) with the metadata of their distributions."""
-    names = dict(
-        mmengine='onedl_mmengine',
-        mmcv='onedl_mmcv',
-        mmseg='onedl_mmsegmentation')
     for module, code in modules.items():
         (root / module).mkdir()
         (root / module / '__init__.py').write_text(code)
-        info = root / f'{names[module]}-1.0.dist-info'
-        info.mkdir()
-        info.joinpath('METADATA').write_text(
-            f'Metadata-Version: 2.1\nName: {names[module]}\nVersion: 1.0\n')
+        module = module.replace('mmseg', 'mmsegmentation')
+        describe(root, f'onedl-{module}')
 
 
 def test_no_stack_says_what_to_install(bare_python):
@@ -67,14 +69,8 @@ def test_a_stack_that_does_not_import_says_how_to_mend_it(
 
 def test_both_stacks_at_once_are_refused(tmp_path):
     """In this environment, with the other stack's metadata beside it."""
-    info = tmp_path / 'mmsegmentation-1.2.2.dist-info'
-    info.mkdir()
-    info.joinpath('METADATA').write_text(
-        'Metadata-Version: 2.1\nName: mmsegmentation\nVersion: 1.2.2\n')
-    other = tmp_path / 'onedl_mmsegmentation-1.4.2.dist-info'
-    other.mkdir()
-    other.joinpath('METADATA').write_text(
-        'Metadata-Version: 2.1\nName: onedl-mmsegmentation\nVersion: 1.4.2\n')
+    for name in ('mmsegmentation', 'onedl-mmsegmentation'):
+        describe(tmp_path, name, '1.2.2')
     message = import_error(sys.executable, tmp_path)
     assert 'mmseg is installed twice' in message
     assert 'mmsegmentation 1.2.2' in message and 'pip uninstall -y' in message

@@ -2,7 +2,6 @@
 import fake_data
 import pytest
 
-from cac_mmseg.__main__ import main
 from cac_mmseg.stack.config import load_config
 
 CONFIG = '''
@@ -56,21 +55,18 @@ def new_style(tmp_path, monkeypatch):
     fake_data.make(tmp_path, 'camvid')
     (tmp_path / 'new style.py').write_text(CONFIG, encoding='utf-8')
     monkeypatch.chdir(tmp_path)
-    return 'new style.py'
 
 
-def test_its_data_are_checked(new_style, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(['check-data', new_style, '--out', 'report', '--workers', '1'])
-    out = capsys.readouterr().out
-    assert end.value.code == 0 and '6 samples read, 0 problems' in out, out
+def test_its_data_are_checked(new_style, cli):
+    line = 'check-data "new style.py" --out report --workers 1'
+    code, out = cli(line)
+    assert code == 0 and '6 samples read, 0 problems' in out, out
 
 
-def test_adopt_prints_what_to_add(new_style, tmp_path, capsys):
+def test_adopt_prints_what_to_add(new_style, tmp_path, cli):
     """Nothing is written; with the lines added, it has a CaCHead."""
     before = {*tmp_path.iterdir()}
-    main(['adopt', new_style])
-    out = capsys.readouterr().out
+    out = cli('adopt "new style.py"')[1]
     assert {*tmp_path.iterdir()} == before
     lines = out.partition('Add to its end:\n')[2]
     (tmp_path / 'mine.py').write_text(CONFIG + lines, encoding='utf-8')
@@ -79,8 +75,6 @@ def test_adopt_prints_what_to_add(new_style, tmp_path, capsys):
     assert head.type == 'CaCHead' and head.num_classes == 12
     assert head.norm_cfg.type == 'SyncBN'
     assert head.loss_decode.type == 'CrossEntropyLoss'
-    assert {hook.type
-            for hook in config.default_hooks.values()
-            } == {'PreflightHook', 'PredictionPictureHook'}
-    main(['adopt', new_style, '--no-hooks'])
-    assert 'PreflightHook' not in capsys.readouterr().out
+    hooks = {hook.type for hook in config.default_hooks.values()}
+    assert hooks == {'PreflightHook', 'PredictionPictureHook'}
+    assert 'PreflightHook' not in cli('adopt "new style.py" --no-hooks')[1]

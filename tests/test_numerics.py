@@ -32,14 +32,17 @@ def trained_module(c=8):
     return module.eval()
 
 
-def trained_head(**kwargs):
-    head = CaCHead(
+def make_head():
+    return CaCHead(
         in_channels=8,
         channels=8,
         num_classes=5,
         num_heads=2,
-        norm_cfg=dict(type='BN'),
-        **kwargs).train()
+        norm_cfg=dict(type='BN'))
+
+
+def trained_head():
+    head = make_head().train()
     for _ in range(3):
         head([feature_maps(2, 8, 32, 64)])
     return head.eval()
@@ -133,8 +136,7 @@ def test_deterministic_training_repeats_bit_by_bit():
     try:
         for _ in range(2):
             torch.manual_seed(1)
-            head = CaCHead(
-                in_channels=8, channels=8, num_classes=5, dropout_ratio=0.1)
+            head = make_head()
             optimizer = torch.optim.SGD(head.parameters(), 0.1)
             for _ in range(3):
                 optimizer.zero_grad()
