@@ -5,24 +5,14 @@ _base_ = [
 crop_size = (240, 320)
 model = dict(
     data_preprocessor=dict(size=crop_size), decode_head=dict(num_classes=11))
-train_pipeline = [
-    dict(
-        type='LoadOnce',
-        transforms=[
-            dict(type='LoadImageFromFile'),
-            dict(type='LoadAnnotations'),
-            dict(type='CheckLabels', num_classes=11)
-        ]),
-    dict(
-        type='RandomResize',
-        scale=(480, 360),
-        ratio_range=(0.5, 2.0),
-        keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs')
+loading = [
+    *_base_.train_pipeline[:2],
+    dict(type='CheckLabels', num_classes=11)
 ]
+train_pipeline = [
+    dict(type='LoadOnce', transforms=loading), *_base_.train_pipeline[2:]
+]
+train_pipeline[2].crop_size = crop_size
 train_dataloader = dict(
     num_workers=0,
     persistent_workers=False,

@@ -3,31 +3,14 @@ _base_ = [
     '../../../configs/_base_/default_runtime.py'
 ]
 crop_size = (256, 256)
+loading = [*_base_.train_pipeline[:2], dict(type='CheckLabels', num_classes=7)]
 train_pipeline = [
-    dict(
-        type='LoadOnce',
-        transforms=[
-            dict(type='LoadImageFromFile'),
-            dict(type='LoadAnnotations'),
-            dict(type='CheckLabels', num_classes=7)
-        ]),
-    dict(
-        type='RandomResize',
-        scale=(320, 320),
-        ratio_range=(0.5, 2.0),
-        keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs')
+    dict(type='LoadOnce', transforms=loading), *_base_.train_pipeline[2:]
 ]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(320, 320), keep_ratio=True),
-    # after Resize: the ground truth keeps its size
-    dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs')
-]
+train_pipeline[1].scale = (320, 320)
+train_pipeline[2].crop_size = crop_size
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = (320, 320)
 train_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
