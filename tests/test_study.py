@@ -69,6 +69,7 @@ def test_every_head_trains_on_the_stages_of_a_backbone(protocol):
         backbone = MODELS.build(base.model.backbone)
         backbone.eval()
         shapes = [stage.shape for stage in backbone(torch.empty(2, 3, 64, 64))]
+    assert [shapes[i][1] for i in base.stage_indices] == [*base.stage_channels]
     for name in HEADS:
         config = compose(base, name).model.decode_head
         if not large:
@@ -419,6 +420,20 @@ def test_runs_share_cores_and_gpus(tmp_path, monkeypatch, gpus, variable,
     assert processes.execute(runs, 4) == runs  # none has left a result
     assert sorted(map(str, found)) == [str({variable: v}) for v in given]
     assert processes.execute([], 1) == []
+
+
+def test_an_error_of_the_study_ends_all_runs(tmp_path, monkeypatch):
+
+    def run(run, environment, stopped):
+        if run.seed == 1:
+            raise OSError('disk full')
+        assert stopped.wait(60)
+        yield 1
+
+    monkeypatch.setattr(processes, '_run', run)
+    runs = plan(['fcn'], 4, tmp_path, options=SMALL)
+    with pytest.raises(OSError, match='disk full'):
+        processes.execute(runs, 2)
 
 
 def test_a_study_of_which_no_run_succeeds_has_nothing_to_report(

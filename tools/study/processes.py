@@ -47,16 +47,23 @@ def execute(runs: Sequence[Run], jobs: int) -> List[Run]:
     total = progress.add_task(
         counted(len(runs), 'run'), total=sum(run.iterations for run in runs))
 
-    def carry_out(slot: int) -> None:
-        for run in todo:
-            task, done = progress.add_task(str(run), total=run.iterations), 0
-            for iteration in _run(run, _share(slot, jobs), stopped):
-                progress.update(task, completed=iteration)
-                progress.advance(total, iteration - done)
-                done = iteration
-            progress.remove_task(task)
-            if not stopped.is_set():
-                progress.console.print(f'{run}: {_outcome(run)}')
+    def carry_out(run: Run, slot: int) -> None:
+        task, done = progress.add_task(str(run), total=run.iterations), 0
+        for iteration in _run(run, _share(slot, jobs), stopped):
+            progress.update(task, completed=iteration)
+            progress.advance(total, iteration - done)
+            done = iteration
+        progress.remove_task(task)
+        if not stopped.is_set():
+            progress.console.print(f'{run}: {_outcome(run)}')
+
+    def work(slot: int) -> None:
+        try:
+            for run in todo:
+                carry_out(run, slot)
+        except Exception:  # as of a full disk
+            stopped.set()
+            raise
 
     previous = {
         number: signal.signal(number, lambda *_: stopped.set())
@@ -64,7 +71,7 @@ def execute(runs: Sequence[Run], jobs: int) -> List[Run]:
     }
     try:
         with progress, ThreadPoolExecutor(jobs) as pool:
-            [*pool.map(carry_out, range(jobs))]  # raises what one has raised
+            [*pool.map(work, range(jobs))]  # raises what one has raised
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
