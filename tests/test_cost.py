@@ -4,7 +4,6 @@ import torch
 from mmseg.registry import MODELS
 from test_new_style import CONFIG
 
-from cac_mmseg import CaCModule, ChannelAttentionModule
 from cac_mmseg.__main__ import main
 from cac_mmseg.commands.cost import measure
 from cac_mmseg.stack.analysis import saved_bytes
@@ -37,15 +36,11 @@ def test_parameters_and_multiply_adds_by_hand():
 
 def test_saved_bytes_counts_what_autograd_keeps():
     x = torch.randn(2, 8, 6, 6, requires_grad=True)
-    n = x.numel() * 4
     relu, conv = torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 1)
-    assert saved_bytes(relu, x) == n  # its output
+    assert saved_bytes(relu, x) == x.numel() * 4  # its output
     assert saved_bytes(conv, x) == 0  # x and parameters
     # one tensor, kept by both
-    assert saved_bytes(torch.nn.Sequential(relu, conv), x) == n
-    # the channel weights, before and after the sigmoid: nothing of x's size
-    assert saved_bytes(ChannelAttentionModule(8), x) < n / 4
-    assert saved_bytes(CaCModule(8), x) > 0
+    assert saved_bytes(torch.nn.Sequential(relu, conv), x) == x.numel() * 4
 
 
 def test_heads_of_configs_are_timed_beside_the_first(tmp_path, monkeypatch,

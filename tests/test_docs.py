@@ -41,7 +41,7 @@ ELSEWHERE = [
     (r'python -m tools study ', 'an hour or more; in short: test_study'),
     (r'python -m tools\.checks\.', 'an hour; in short: test_explain_check, '
      'test_permute_context, test_adopt'),
-    (r'python -m tools benchmark --configs ', 'test_benchmark'),
+    (r'python -m cac_mmseg cost .*--time', 'test_cost'),
     (r'mim train mmsegmentation configs/cac_r50_camvid.py '
      r'--cfg-options model.pretrained=', 'test_data_configs, test_preflight'),
 ]
