@@ -9,11 +9,11 @@ from mmengine.config import Config
 
 from cac_mmseg.errors import UserError
 from cac_mmseg.stack.config import load_config
+from .heads import HEADS
 from .results import load_run
 from .settings import different, settings
 
 FOLDER = Path(__file__).parent
-HEADS = sorted(path.stem for path in (FOLDER / 'heads').glob('*.py'))
 PROTOCOLS = sorted(path.stem for path in (FOLDER / 'protocols').glob('*.py'))
 DEFAULT = 'voc-animals'
 
@@ -55,8 +55,8 @@ def plan(heads: Sequence[str],
     """List the runs of a study, one seed of all heads after the other.
 
     Args:
-        heads: Names of configs in ``tools/study/heads``, or paths of
-            configs that inherit from one.
+        heads: Names in :data:`tools.study.heads.HEADS`, or paths of configs
+            that give a ``model.decode_head``.
         seeds: How many; they count from 0.
         out: Gets a folder for each run, and ``results``.
         protocol: Of :data:`PROTOCOLS`.
@@ -92,16 +92,22 @@ def plan(heads: Sequence[str],
 def compose(protocol: Config, head: str) -> Config:
     """Return the config of a head under a protocol.
 
-    What the head's config gives is merged into the protocol's, as by
-    inheritance; a value ``'${name}'`` stands for the protocol's variable.
+    What a head gives, or all of a config of one's own, is merged into the
+    protocol's, as by inheritance; a value ``'${name}'`` stands for the
+    protocol's variable.
 
     Raises:
         FileNotFoundError, ValueError: If there is no such head, or variable.
     """
-    if not head.endswith('.py') and head not in HEADS:
+    if head.endswith('.py'):
+        given = load_config(head)._cfg_dict
+        if 'decode_head' not in given.model:
+            raise UserError(f'{head} gives no model.decode_head')
+    elif head in HEADS:
+        given = dict(model=dict(decode_head=HEADS[head]))
+    else:
         raise UserError(f'--heads must be of {", ".join(HEADS)}, or paths of '
-                        f'configs that inherit from one, got {head!r}')
-    path = Path(head if head.endswith('.py') else FOLDER / f'heads/{head}.py')
+                        f'configs with a model.decode_head, got {head!r}')
 
     def resolved(part: Any) -> Any:
         if isinstance(part, dict):
@@ -110,11 +116,11 @@ def compose(protocol: Config, head: str) -> Config:
             return type(part)(map(resolved, part))
         name = re.fullmatch(r'\$\{(\w+)\}', str(part))
         if name and name[1] not in protocol:
-            raise UserError(f'{path}: the protocol has no {name[1]!r}')
+            raise UserError(f'{head}: the protocol has no {name[1]!r}')
         return protocol[name[1]] if name else part
 
     config = deepcopy(protocol)  # each is changed by itself
-    config.merge_from_dict(resolved(load_config(path)._cfg_dict))
+    config.merge_from_dict(resolved(given))
     return config
 
 

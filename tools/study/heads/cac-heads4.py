@@ -1,3 +1,0 @@
-# Four modules side by side.
-_base_ = './cac.py'
-model = dict(decode_head=dict(num_heads=4))

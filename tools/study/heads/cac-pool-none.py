@@ -1,3 +1,0 @@
-# Without norm in the pooled branch.
-_base_ = './cac.py'
-model = dict(decode_head=dict(pool_norm_cfg=None))

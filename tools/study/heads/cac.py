@@ -1,1 +1,0 @@
-model = dict(decode_head=dict(type='CaCHead'))

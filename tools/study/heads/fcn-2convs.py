@@ -1,1 +1,0 @@
-model = dict(decode_head=dict(type='FCNHead', num_convs=2, concat_input=False))

@@ -1,2 +1,0 @@
-_base_ = './cac.py'
-model = dict(decode_head=dict(reweighting='IdentityModule'))

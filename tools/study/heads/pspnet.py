@@ -1,1 +1,0 @@
-model = dict(decode_head=dict(type='PSPHead', pool_scales=(1, 2, 3, 6)))
