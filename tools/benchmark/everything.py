@@ -22,12 +22,10 @@ from cac_mmseg.stack.tables import markdown_table
 from cac_mmseg.stack.timing import predict
 from cac_mmseg.stack.words import counted
 from . import heads
-from .operators import Operators
+from .operators import Operators, Row
 from .plan import FULL, TINY
 from .report import Report
 from .setting import Setting, changed
-
-Row = Dict[str, Any]
 
 
 class Everything:
