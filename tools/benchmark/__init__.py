@@ -2,7 +2,7 @@
 
 By default mmseg's decode heads and CaCHead, interleaved in one run; with
 ``--backbone`` behind a ResNetV1c-D8; with ``--op`` the re-weighting alone,
-beside a copy; with ``--all`` whatever there is to know of a GPU, in a few
+beside a copy; with ``--all`` all GPU measurements, in a few
 minutes. Heads of configs: ``python -m cac_mmseg cost --time``.
 """
 import argparse

@@ -152,7 +152,7 @@ def gaps(heads: Sequence[HeadResults], reference: str) -> Dict[str, Gap]:
 
 
 def seed_variance(heads: Sequence[HeadResults]) -> Tuple[float, int]:
-    """Variance of what neither head nor seed explains in a score.
+    """Residual variance after head and seed effects.
 
     All heads tell it together, by least squares for ``score = head + seed +
     rest``: the few seeds of a head alone say little.
