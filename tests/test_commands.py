@@ -27,6 +27,9 @@ doctor --weights gone.pth | 1 | gone.pth is not a file
 cost --size 8 -1 | 2 | --size: must be >= 1
 cost --size a b | 2 | --size
 cost --channels 0 | 2 | --channels: must be >= 1, got 0
+cost config.py --channels 8 | 2 | --channels is of the table without CONFIG
+cost config.py --batch 8 | 2 | --batch needs --time
+cost --time | 2 | --time needs a CONFIG
 benchmark --heads NoHead | 2 | NoHead
 benchmark --rounds 1 --plot none/b.png | 2 | none is not a folder
 publish gone.pth out.pth | 2 | gone.pth is not a file

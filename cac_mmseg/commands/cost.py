@@ -42,7 +42,8 @@ ROWS = {
     'ChannelAttentionModule': (ChannelAttentionModule, {}),
     'IdentityModule (FCN)': (IdentityModule, {}),
 }
-POSITIONS = (64, 128)  # of the feature map
+CHANNELS, POSITIONS = 512, (64, 128)  # of the feature map
+TIMING = dict(device=torch.device('cpu'), batch=2, rounds=10)
 # heading, format and factor of each figure
 COLUMNS = {
     'parameters': ('parameters', '{:,}', 1),
@@ -162,8 +163,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="files, or names of mmseg's or this package's configs")
     add('--channels',
         type=at_least(1),
-        default=512,
-        help='C of the re-weightings, without CONFIG (default: 512)')
+        metavar='C',
+        help='of the re-weightings, without CONFIG (default: 512)')
     add('--size',
         type=at_least(1),
         nargs=2,
@@ -172,14 +173,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'CONFIG, positions of the feature map (default: 64 128)')
     add('--time', action='store_true', help='time the heads too, in turns')
     add = parser.add_argument_group('with --time').add_argument
-    add('--device',
-        type=device,
-        default='cpu',
-        help='such as cpu or cuda (default: cpu)')
-    add('--batch', type=at_least(1), default=2, help='crops (default: 2)')
+    add('--device', type=device, help='such as cpu or cuda (default: cpu)')
+    add('--batch', type=at_least(1), help='crops (default: 2)')
     add('--rounds',
         type=at_least(1),
-        default=10,
         help='each round measures everything once (default: 10)')
 
 
@@ -190,10 +187,19 @@ def run(arguments: argparse.Namespace) -> None:
         FileNotFoundError, ValueError: naming the option that does not fit, or
             the config that cannot be found or read.
     """
+    for name, default in TIMING.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, default)
+        elif not arguments.time:
+            raise UserError(f'--{name} needs --time')
     if arguments.configs:
+        if arguments.channels:
+            raise UserError('--channels is of the table without CONFIG: the '
+                            'heads of configs have channels of their own')
         _of_configs(arguments)
         return
     if arguments.time:
         raise UserError('--time needs a CONFIG, whose decode head it times')
-    rows = measure(arguments.channels, *(arguments.size or POSITIONS))
+    rows = measure(arguments.channels or CHANNELS,
+                   *(arguments.size or POSITIONS))
     print(figures_table({'name': ('re-weighting', '{}', 1), **COLUMNS}, rows))
