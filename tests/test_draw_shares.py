@@ -25,42 +25,41 @@ def shares(margin, gain, loss, pooled=True):
                          margin, margin - (gain + loss))
 
 
-def test_everything_on_the_page_is_named(figures):
-    draw_shares(IMAGE, LABELS, [(LABELS == 2, shares(5, 2, -0.5))], META)
-    figure = figures[-1]
-    said = texts(figure)
-    for words in ('sky', 'car', 'for', 'against', 'logits a position',
-                  'region', 'prediction', 'kernels', 'pooled branch',
-                  'kernels and pooled branch'):
-        assert words in said
-    assert 'road' not in said
-    assert any(
-        text.startswith('car over road: margin 5.00, context changed it by '
-                        '+1.50 (sum of the map +1.50)') for text in said)
-    places = {
-        text.get_text(): text.get_window_extent()
-        for text in figure.findobj(Text)
-    }
-    # the red end is above
-    assert places['for'].y0 > places['against'].y1
+@pytest.fixture
+def draw(figures):
+    """Draw pages; the picture, the figure and what is written on it."""
+
+    def draw(*found):
+        rows = [(LABELS == 2, shares) for shares in found]
+        picture = draw_shares(IMAGE, LABELS, rows, META)
+        return picture, figures[-1], texts(figures[-1])
+
+    return draw
 
 
 @pytest.mark.parametrize('rows', [1, 3])
-def test_type_is_readable_at_1600_pixels(figures, rows):
-    page = draw_shares(IMAGE, LABELS,
-                       [(LABELS == 2, shares(5, 2, -0.5))] * rows, META)
+def test_everything_on_the_page_is_named_and_readable(draw, rows):
+    page, figure, said = draw(*[shares(5, 2, -0.5)] * rows)
+    assert {
+        'sky', 'car', 'for', 'against', 'logits a position', 'region',
+        'prediction', 'kernels', 'pooled branch', 'kernels and pooled branch'
+    } <= {*said}
+    assert 'road' not in said
+    words = ('car over road: margin 5.00, context changed it by +1.50 (sum of '
+             'the map +1.50)')
+    assert sum(text.startswith(words) for text in said) == rows
+    written = {text.get_text(): text for text in figure.findobj(Text)}
+    upper, lower = (
+        written[name].get_window_extent() for name in ('for', 'against'))
+    assert upper.y0 > lower.y1  # the red end is above
     assert page.shape[1] == 1600
-    sizes = [
-        text.get_fontsize() for text in figures[-1].findobj(Text)
-        if text.get_text().strip()
-    ]
-    # a point of 96 a CSS inch
-    assert min(sizes) * figures[-1].dpi / 96 >= 11
+    sizes = [written[text].get_fontsize() for text in said]
+    assert min(sizes) * figure.dpi / 96 >= 11  # a point of 96 a CSS inch
 
 
-def test_maps_and_outline(figures):
-    draw_shares(IMAGE, LABELS, [(LABELS == 2, shares(5, 2, -0.5))], META)
-    axes = {ax.get_title(): ax for ax in figures[-1].axes}
+def test_maps_and_outline(draw):
+    _, figure, _ = draw(shares(5, 2, -0.5))
+    axes = {ax.get_title(): ax for ax in figure.axes}
     for name, part in (('kernels', 0.75), ('pooled branch', 0.25),
                        ('kernels and pooled branch', 1.)):
         picture = axes[name].images[0]
@@ -73,38 +72,32 @@ def test_maps_and_outline(figures):
         assert x.min() == pytest.approx(9.5) and y.max() == pytest.approx(27.5)
 
 
-def test_without_a_pooled_branch_there_is_one_map(figures):
-    page = draw_shares(IMAGE, LABELS,
-                       [(LABELS == 2, shares(5, 2, -0.5, pooled=False))], META)
-    assert 'pooled branch' not in texts(figures[-1])
-    assert page.shape[1] == 1000
+def test_without_a_pooled_branch_there_is_one_map(draw):
+    page, _, said = draw(shares(5, 2, -0.5, pooled=False))
+    assert 'pooled branch' not in said and page.shape[1] == 1000
 
 
-def test_without_a_region_it_says_so(figures):
-    page = draw_shares(IMAGE, LABELS, [], META)
-    said = texts(figures[-1])
-    for words in ('no region to explain', 'image', 'prediction', 'sky', 'car'):
-        assert words in said
-    assert page.shape[2] == 3
+def test_without_a_region_it_says_so(draw):
+    page, _, said = draw()
+    words = {'no region to explain', 'image', 'prediction', 'sky', 'car'}
+    assert words <= {*said} and page.shape[2] == 3
+
+
+CHANGED = 'context changed this margin by '
 
 
 @pytest.mark.parametrize('margin, gain, loss, words', [
-    (0.9, 0.012, -0.002, 'context changed this margin by +0.01 of 0.90: '
-     'nothing to read here'),
-    (-0.9, 0.002, -0.012, 'context changed this margin by -0.01 of 0.90: '
-     'nothing to read here'),
-    (0.9, 0.51, -0.5, 'context changed this margin by +0.01 of 0.90: shares '
-     'for (+0.51) and against (-0.50) cancel'),
+    (0.9, 0.012, -0.002, f'{CHANGED}+0.01 of 0.90: nothing to read here'),
+    (-0.9, 0.002, -0.012, f'{CHANGED}-0.01 of 0.90: nothing to read here'),
+    (0.9, 0.51, -0.5,
+     f'{CHANGED}+0.01 of 0.90: shares for (+0.51) and against (-0.50) cancel'),
     (0.9, 0.03, 0., ''),
     (5., 3., -1., ''),
 ])
-def test_a_hint_where_context_changed_nothing(figures, margin, gain, loss,
-                                              words):
+def test_a_hint_where_context_changed_nothing(draw, margin, gain, loss, words):
     found = shares(margin, gain, loss)
     assert hint(found) == words
-    draw_shares(IMAGE, LABELS, [(LABELS == 2, found)], META)
-    lines = [line for text in texts(figures[-1]) for line in text.split('\n')]
+    lines = '\n'.join(draw(found)[2]).split('\n')
     assert (words in lines) == bool(words)
-    assert any(
-        line.startswith(f'car over road: margin {margin:.2f}')
-        for line in lines)
+    words = f'car over road: margin {margin:.2f}'
+    assert any(line.startswith(words) for line in lines)
