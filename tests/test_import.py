@@ -1,20 +1,16 @@
 """What ``import cac_mmseg`` says where the mmseg stack is not sound."""
 import os
 import re
-import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, start
 
 
 def import_error(python, *folders):
     path = os.pathsep.join(map(str, (*folders, ROOT)))
-    run = subprocess.run([python, '-c', 'import cac_mmseg'],
-                         env=dict(os.environ, PYTHONPATH=path),
-                         capture_output=True,
-                         text=True,
-                         timeout=120)
+    environment = dict(os.environ, PYTHONPATH=path)
+    run = start(python, '-c', 'import cac_mmseg', env=environment)
     assert run.returncode != 0
     message = run.stderr.strip().splitlines()[-1]
     assert message.startswith('ImportError: cac_mmseg'), run.stderr
@@ -87,10 +83,7 @@ assert not [name for name in sys.modules if name.startswith('matplotlib')]
 names = [str(entry) for entry in torch.serialization.get_safe_globals()]
 assert not [name for name in names if 'getattr' in name], names
 """
-    run = subprocess.run([sys.executable, '-W', 'default', '-c', code],
-                         capture_output=True,
-                         text=True,
-                         timeout=120)
+    run = start(sys.executable, '-W', 'default', '-c', code)
     assert run.returncode == 0, run.stderr
     # that of the changelog: an unreleased one is in development
     version, unreleased = re.search(r'^## (\S+)( \(unreleased\))?$',
