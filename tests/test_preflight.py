@@ -1,6 +1,5 @@
 """Errors that a user can read, in place of deep or silent ones."""
 import re
-import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn as nn
-from conftest import build, labelled
+from conftest import build, labelled, start
 from mmengine.config import Config
 from mmengine.dataset import Compose, RepeatDataset
 from mmengine.registry import init_default_scope
@@ -22,6 +21,7 @@ from mmseg.models import FCNHead
 from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 from test_mim import SHORT
+from toy_runs import contextshapes
 
 from cac_mmseg import CheckLabels, config_path
 from cac_mmseg.hooks.label_check import LabelCheck
@@ -29,21 +29,12 @@ from cac_mmseg.hooks.preflight import _loads
 
 
 @pytest.fixture
-def run(tmp_path, configs, monkeypatch):
+def run(tmp_path, monkeypatch):
     """Train or test in this process, as mim does in another."""
     monkeypatch.chdir(tmp_path)
 
-    def run(what, name, *options):
-        cfg = Config.fromfile(configs / f'{name}.py')
-        cfg.merge_from_dict(dict(option.split('=') for option in options))
-        cfg.work_dir = str(tmp_path / 'work_dir')
-        cfg.train_dataloader.update(
-            num_workers=0, persistent_workers=False, batch_size=2)
-        for loader in (cfg.val_dataloader, cfg.test_dataloader):
-            loader.update(num_workers=0, persistent_workers=False)
-            loader.dataset.num_images = 2
-        cfg.train_cfg.update(max_iters=2, val_interval=2)
-        runner = Runner.from_cfg(cfg)
+    def run(what, name, **options):
+        runner = Runner.from_cfg(contextshapes('work_dir', 2, name, **options))
         getattr(runner, what)()
         return runner
 
@@ -58,7 +49,7 @@ def run(tmp_path, configs, monkeypatch):
 def test_weights_that_cannot_be_loaded(tmp_path, run, weights, words):
     (tmp_path / 'garbage.pth').write_bytes(b'not a checkpoint')
     with pytest.raises(RuntimeError, match='^the pretrained weights') as error:
-        run('train', 'cac_r18_contextshapes', f'model.pretrained={weights}')
+        run('train', 'cac_r18_contextshapes', model=dict(pretrained=weights))
     for word in (words, weights, 'model.pretrained=FILE',
                  'model.pretrained=None'):
         assert word in str(error.value)
@@ -71,7 +62,7 @@ def test_a_checkpoint_of_another_model(tmp_path, configs, run):
     weights = build(cfg).state_dict()
     torch.save(dict(state_dict=weights, meta=dict()), tmp_path / 'seven.pth')
     with pytest.raises(ValueError, match='^the checkpoint does not') as error:
-        run('test', 'cac_r18_contextshapes', 'load_from=seven.pth')
+        run('test', 'cac_r18_contextshapes', load_from='seven.pth')
     assert 'predicts 7 classes and the config asks for 4' in str(error.value)
 
 
@@ -79,10 +70,10 @@ def test_fine_tuning_may_leave_out_a_classifier(tmp_path, run):
     """load_from with other classes trains and validates; a test refuses it."""
     weights = {'decode_head.conv_seg.bias': torch.zeros(9)}
     torch.save(dict(state_dict=weights), tmp_path / 'other.pth')
-    arguments = 'fcn_r18_contextshapes', 'load_from=other.pth'
+    name, options = 'fcn_r18_contextshapes', dict(load_from='other.pth')
     with pytest.raises(ValueError, match='backbone.conv1.weight is missing'):
-        run('test', *arguments)
-    runner = run('train', *arguments)
+        run('test', name, **options)
+    runner = run('train', name, **options)
     assert runner.iter == 2
     assert runner.message_hub.get_scalar('val/mIoU').current() >= 0
 
@@ -91,9 +82,9 @@ def test_only_a_checkpoint_of_the_same_model_is_resumed(run):
     """The optimizer's state goes by position: it would fail deep inside."""
     run('train', 'fcn_r18_contextshapes')
     with pytest.raises(ValueError, match='in [0-9]+ places') as error:
-        run('train', 'cac_r18_contextshapes', 'resume=yes')
+        run('train', 'cac_r18_contextshapes', resume=True)
     assert 'Resume it with the config that it was' in str(error.value)
-    assert run('train', 'fcn_r18_contextshapes', 'resume=yes').iter == 2
+    assert run('train', 'fcn_r18_contextshapes', resume=True).iter == 2
 
 
 def test_layouts_that_a_module_converts_are_resumed():
@@ -119,13 +110,9 @@ def test_mim_ends_with_the_same_message(tmp_path, configs):
     mim = Path(sys.executable).with_name('mim')
     words = [mim, 'train', 'mmsegmentation']
     words += [configs / 'cac_r18_contextshapes.py', '--cfg-options', *SHORT]
-    run = subprocess.run([*words, 'model.pretrained=missing.pth'],
-                         cwd=tmp_path,
-                         text=True,
-                         capture_output=True)
-    assert run.returncode != 0, run.stdout[-2000:]
-    message = re.findall(r'^\S*Error: .*', run.stderr, re.MULTILINE)[-1]
-    assert 'RuntimeError: the pretrained weights' in message
+    run = start(*words, 'model.pretrained=missing.pth', cwd=tmp_path)
+    assert run.returncode != 0
+    assert '\nRuntimeError: the pretrained weights' in run.stderr
 
 
 # ---- labels
