@@ -1,4 +1,5 @@
 """Ranks on the CPU: gradients, training, resuming, and one that dies."""
+import os
 import re
 import signal
 import socket
@@ -6,36 +7,30 @@ import subprocess
 import sys
 
 import pytest
+from conftest import ROOT
 
 # mmengine's pytorch launcher asks for a GPU per rank; a process group that is
 # there already is taken as it is
 TRAIN = '''
 import os, signal, sys
 import torch.distributed as dist
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from toy_runs import contextshapes
 
-config, iterations, resume, dies = sys.argv[1:]
+iterations, resume, dies = map(int, sys.argv[1:])
 dist.init_process_group('gloo')
-cfg = Config.fromfile(config)
+cfg = contextshapes('work', iterations, resume=bool(resume))
 cfg.launcher = 'pytorch'
 cfg.model_wrapper_cfg = dict(device_ids=None)
-cfg.work_dir = 'work'
-cfg.resume = bool(int(resume))
-cfg.train_cfg.update(max_iters=int(iterations), val_interval=int(iterations))
 cfg.default_hooks.checkpoint.interval = 2
-cfg.default_hooks.logger.interval = 1
-cfg.train_dataloader.batch_size = 2
-cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
-cfg.val_dataloader.update(num_workers=0, persistent_workers=False)
 cfg.val_dataloader.dataset.num_images = 8
 
 
 class Die(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.iter == int(dies) and dist.get_rank() == 1:
+        if runner.iter == dies and dist.get_rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -57,13 +52,14 @@ import copy, sys
 from datetime import timedelta
 import torch
 import torch.distributed as dist
+from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch.nn.parallel import DistributedDataParallel
 from cac_mmseg.hooks.preflight import agree
 from cac_mmseg.stack.checkpoint import _from_url
-from cac_mmseg.stack.config import load_config
+from toy_runs import contextshapes
 
 dist.init_process_group('gloo', timeout=timedelta(seconds=300))
 rank, pair = dist.get_rank(), dist.new_subgroups(2)[0]
@@ -84,13 +80,14 @@ torch.manual_seed(0)
 images = torch.randn(8, 3, 64, 96, dtype=torch.float64)
 labels = torch.randint(0, 4, (8, 1, 64, 96))
 for norm in ('GN', 'frozen BN'):
-    cfg = load_config(sys.argv[1]).model
+    cfg = contextshapes('work', 1).model
     if norm == 'GN':
         cfg.decode_head.norm_cfg = dict(type='GN', num_groups=8)
         cfg.backbone.norm_cfg = dict(type='GN', num_groups=8)
     cfg.decode_head.num_heads = 2
     # a mean weighted by class is another on each rank, as its weights differ
     cfg.decode_head.loss_decode.class_weight = None
+    init_default_scope('mmseg')
     model = MODELS.build(cfg).double()
     alone = copy.deepcopy(model)
     for part in (model, alone):
@@ -134,8 +131,10 @@ def torchrun(script, ranks, *arguments, cwd, options=('--standalone', )):
     (cwd / 'script.py').write_text(script)
     command = [sys.executable, '-m', 'torch.distributed.run', *options]
     command += ['--nproc-per-node', ranks, 'script.py', *arguments]
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / 'tests')))
     return subprocess.Popen([*map(str, command)],
                             cwd=cwd,
+                            env=dict(os.environ, PYTHONPATH=paths),
                             text=True,
                             stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT)
@@ -151,17 +150,15 @@ def finish(process, *words):
 
 @pytest.mark.slow
 def test_ranks_have_the_gradients_of_the_joined_batch_and_fail_together(
-        tmp_path, configs):
-    config = configs / 'cac_r18_contextshapes.py'
-    output = finish(torchrun(TOGETHER, 4, config, cwd=tmp_path))
+        tmp_path):
+    output = finish(torchrun(TOGETHER, 4, cwd=tmp_path))
     assert all(f'rank {rank} agrees' in output for rank in range(4))
 
 
 @pytest.mark.slow
-def test_a_run_whose_rank_died_goes_on_with_two_machines(tmp_path, configs):
+def test_a_run_whose_rank_died_goes_on_with_two_machines(tmp_path):
     """With another number of ranks, and the torchrun of the docs."""
-    config = configs / 'cac_r18_contextshapes.py'
-    process = torchrun(TRAIN, 2, config, 6, 0, 3, cwd=tmp_path)
+    process = torchrun(TRAIN, 2, 6, 0, 3, cwd=tmp_path)
     output = process.communicate(timeout=300)[0]
     assert process.returncode != 0 and 'agrees' not in output
     assert f'Signal {signal.SIGKILL.value}' in output  # torchrun says which
@@ -171,7 +168,7 @@ def test_a_run_whose_rank_died_goes_on_with_two_machines(tmp_path, configs):
         port = server.getsockname()[1]
     address = '--nnodes=2', '--master-addr=127.0.0.1', f'--master-port={port}'
     machines = [
-        torchrun(TRAIN, 2, config, 4, 1, -1, cwd=tmp_path,
+        torchrun(TRAIN, 2, 4, 1, -1, cwd=tmp_path,
                  options=(*address, f'--node-rank={i}')) for i in range(2)
     ]  # yapf: disable
     output = finish(machines[0], 'resumed epoch: 0, iter: 2')
