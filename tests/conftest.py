@@ -108,7 +108,12 @@ def shapes(tmp_path_factory, configs):
 
 def tool(name, *arguments, cwd='.'):
     """Run a tool of mmseg here, as mim does by a process; what it printed."""
+    from mmseg.visualization import SegLocalVisualizer
+
     from cac_mmseg.stack.config import MMSEG_CONFIGS
+
+    # that of a run before would write into its folder
+    SegLocalVisualizer._instance_dict.clear()
     script = str(MMSEG_CONFIGS.parent / f'tools/{name}.py')
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
