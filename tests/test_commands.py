@@ -1,7 +1,6 @@
 """Commands as users type them: help, and errors that leave nothing behind."""
 import pickle
 import resource
-import subprocess
 import sys
 from functools import partial
 
@@ -9,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import table
+from conftest import start, table
 from mmengine.fileio import get
 from mmseg.apis import init_model
 from test_prepare import LABELS
@@ -160,13 +159,13 @@ def test_message_and_status(folder, monkeypatch, cli, line, status, words):
     assert snapshot(folder) == before  # nothing is left behind
 
 
-run = partial(subprocess.run, text=True, capture_output=True, timeout=300)
 COMMAND = [sys.executable, '-m', 'cac_mmseg']
 
 
 def test_a_process_ends_with_the_message_alone(folder):
     """No traceback, nothing of what mmseg prints when it is imported."""
-    done = run([*COMMAND, *'export gone.py a --out m.pt2'.split()], cwd=folder)
+    words = 'export gone.py a --out m.pt2'.split()
+    done = start(*COMMAND, *words, cwd=folder)
     assert done.returncode == 2
     assert done.stdout.splitlines() == ['building gone.py']
     usage, *_, message = done.stderr.splitlines()
@@ -194,7 +193,7 @@ def test_a_full_disk_is_told_and_gets_no_half_file(folder, line):
     # as on a full disk, a write of more bytes fails
     limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (20000, 20000))
     before = snapshot(folder)
-    done = run([*COMMAND, *line.split()], cwd=folder, preexec_fn=limit)
+    done = start(*COMMAND, *line.split(), cwd=folder, preexec_fn=limit)
     assert done.returncode == 2 and 'File too large' in done.stderr
     after = snapshot(folder)
     after.pop(folder / 'full/problems.txt', None)  # written first, and whole

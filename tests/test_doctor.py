@@ -1,13 +1,12 @@
 """doctor: what it finds, here and where the installation is not sound."""
 import os
-import subprocess
 import threading
 from collections import ChainMap
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import torch
-from conftest import ROOT, build
+from conftest import ROOT, build, start
 from mmengine.runner import checkpoint
 from test_import import fake
 
@@ -24,10 +23,8 @@ def test_this_environment_is_sound(cli):
 
 def broken(python, *folders, command='doctor', status=1):
     path = os.pathsep.join(map(str, (*folders, ROOT)))
-    done = subprocess.run([python, '-m', 'cac_mmseg', command],
-                          env=dict(os.environ, PYTHONPATH=path),
-                          capture_output=True,
-                          text=True)
+    environment = dict(os.environ, PYTHONPATH=path)
+    done = start(python, '-m', 'cac_mmseg', command, env=environment)
     assert done.returncode == status and 'Traceback' not in done.stderr
     return done.stdout + done.stderr
 

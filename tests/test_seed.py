@@ -1,11 +1,10 @@
 """CAC_SEED repeats what a run of the tests drew."""
 import os
 import re
-import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, start
 
 # more than one test, so that each of two workers gets one
 TESTS = '''
@@ -44,20 +43,16 @@ def run(folder, *options, **variables):
     """Return the seed of the header, and what the tests drew."""
     folder.mkdir()
     (folder / 'test_draws.py').write_text(TESTS)
-    environment = {k: v for k, v in os.environ.items() if k != 'CAC_SEED'}
-    environment['PYTHONPATH'] = os.pathsep.join(
-        map(str, (ROOT, ROOT / 'tests')))
-    done = subprocess.run([
-        sys.executable, '-m', 'pytest', '-c', os.devnull, '--rootdir', '.',
-        '-p', 'conftest', *options, 'test_draws.py'
-    ],
-                          cwd=folder,
-                          env={
-                              **environment,
-                              **variables
-                          },
-                          capture_output=True,
-                          text=True)
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / 'tests')))
+    environment = {**os.environ, 'PYTHONPATH': paths}
+    del environment['CAC_SEED']
+    words = f'-m pytest -c {os.devnull} --rootdir . -p conftest test_draws.py'
+    done = start(
+        sys.executable,
+        *words.split(),
+        *options,
+        cwd=folder,
+        env=environment | variables)
     assert done.returncode == 0, done.stdout + done.stderr
     drawn = [(folder / name).read_text() for name in 'abc']
     assert drawn[0] == drawn[1]
