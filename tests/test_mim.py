@@ -1,7 +1,5 @@
 """What users type, and what a model that was trained looks at."""
 import re
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,7 +15,6 @@ from cac_mmseg.drawing.reader import Reader
 from cac_mmseg.stack.checkpoint import load_model
 from cac_mmseg.stack.config import dataset_without_data
 
-MIM = Path(sys.executable).with_name('mim')
 SHORT = [
     'train_cfg.max_iters=6', 'train_cfg.val_interval=6',
     'default_hooks.checkpoint.interval=3', 'default_hooks.logger.interval=1',
