@@ -8,8 +8,8 @@ import numpy as np
 SIZE = (48, 64)
 
 
-def _write(root: Path, image: str, label: str, values: Sequence[int],
-           rng: np.random.Generator) -> None:
+def write(root: Path, image: str, label: str, values: Sequence[int],
+          rng: np.random.Generator) -> None:
     """An image, and a label map in which each of ``values`` may occur."""
     for path in (root / image, root / label):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,19 +25,19 @@ def cityscapes(data: Path, rng: np.random.Generator) -> None:
     for split, city in (('train', 'aachen'), ('val', 'frankfurt')):
         for i in range(3):
             name = f'{city}_{i:06d}_000019'
-            _write(data / 'cityscapes',
-                   f'leftImg8bit/{split}/{city}/{name}_leftImg8bit.png',
-                   f'gtFine/{split}/{city}/{name}_gtFine_labelTrainIds.png',
-                   [*range(19), 255], rng)
+            write(data / 'cityscapes',
+                  f'leftImg8bit/{split}/{city}/{name}_leftImg8bit.png',
+                  f'gtFine/{split}/{city}/{name}_gtFine_labelTrainIds.png',
+                  [*range(19), 255], rng)
 
 
 def ade20k(data: Path, rng: np.random.Generator) -> None:
     for split, short in (('training', 'train'), ('validation', 'val')):
         for i in range(1, 4):
             name = f'ADE_{short}_{i:08d}'
-            _write(data / 'ade/ADEChallengeData2016',
-                   f'images/{split}/{name}.jpg',
-                   f'annotations/{split}/{name}.png', range(151), rng)
+            write(data / 'ade/ADEChallengeData2016',
+                  f'images/{split}/{name}.jpg',
+                  f'annotations/{split}/{name}.png', range(151), rng)
 
 
 def voc12(data: Path, rng: np.random.Generator) -> None:
@@ -51,8 +51,8 @@ def voc12(data: Path, rng: np.random.Generator) -> None:
         names = [f'2007_{i:06d}' for i in range(first, first + 3)]
         (lists / f'{split}.txt').write_text('\n'.join(names) + '\n')
         for name in names:
-            _write(root, f'JPEGImages/{name}.jpg', f'{folder}/{name}.png',
-                   [*range(21), 255], rng)
+            write(root, f'JPEGImages/{name}.jpg', f'{folder}/{name}.png',
+                  [*range(21), 255], rng)
 
 
 def pcontext(data: Path, rng: np.random.Generator) -> None:
@@ -64,16 +64,16 @@ def pcontext(data: Path, rng: np.random.Generator) -> None:
         names = [f'2008_{i:06d}' for i in range(first, first + 3)]
         (lists / f'{split}.txt').write_text('\n'.join(names) + '\n')
         for name in names:
-            _write(root, f'JPEGImages/{name}.jpg',
-                   f'SegmentationClassContext/{name}.png', range(60), rng)
+            write(root, f'JPEGImages/{name}.jpg',
+                  f'SegmentationClassContext/{name}.png', range(60), rng)
 
 
 def camvid(data: Path, rng: np.random.Generator) -> None:
     for split in ('train', 'val', 'test'):
         for i in range(3):
             name = f'0001TP_{6690 + 30 * i:06d}.png'
-            _write(data / 'camvid', f'{split}/{name}', f'{split}annot/{name}',
-                   range(12), rng)
+            write(data / 'camvid', f'{split}/{name}', f'{split}annot/{name}',
+                  range(12), rng)
 
 
 LAYOUTS = dict(

@@ -3,20 +3,18 @@ import ast
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import fake_data
 import numpy as np
 import pytest
 import test_prepare
 import torch
-from conftest import ROOT
+from conftest import ROOT, build, tool
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
 
 from cac_mmseg.__main__ import main
 from cac_mmseg.stack.env import installed
@@ -49,20 +47,14 @@ if installed('mmseg').keys() & {'mmsegmentation'}:
     ELSEWHERE.append((r'mim run mmsegmentation get_flops',
                       'the OneDL stack; it fails for every model in this one'))
 # appended to the others so that they end within seconds
+LOADERS = [f'{split}_dataloader' for split in ('train', 'val', 'test')]
 TINY = [
     'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
     'default_hooks.checkpoint.interval=2', 'train_dataloader.batch_size=2',
-    'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',
-    'test_dataloader.num_workers=0',
-    'train_dataloader.persistent_workers=False',
-    'val_dataloader.persistent_workers=False',
-    'test_dataloader.persistent_workers=False'
+    *(f'{loader}.num_workers=0' for loader in LOADERS),
+    *(f'{loader}.persistent_workers=False' for loader in LOADERS)
 ]
-FEW = [
-    'train_dataloader.dataset.num_images=4',
-    'val_dataloader.dataset.num_images=2',
-    'test_dataloader.dataset.num_images=2'
-]
+FEW = [f'{loader}.dataset.num_images=2' for loader in LOADERS]
 SMALL = [
     "'train_dataloader.dataset.pipeline.3.crop_size=(48,64)'",
     "'model.data_preprocessor.size=(48,64)'"
@@ -125,10 +117,8 @@ def test_links_lead_somewhere(page):
 def test_the_translation_has_commands_of_the_original():
     translated = commands([TRANSLATION])
     assert translated and {*translated} <= {*commands()}
-    assert {block
-            for _, block in blocks('python', [TRANSLATION])
-            } <= {block
-                  for _, block in blocks('python')}
+    python = [block for _, block in blocks('python', [TRANSLATION])]
+    assert {*python} <= {block for _, block in blocks('python')}
 
 
 @pytest.mark.parametrize('page, block', blocks('python'))
@@ -144,8 +134,7 @@ def test_a_re_weighting_of_a_user_trains_from_a_config(tmp_path, monkeypatch):
             (tmp_path / name[1]).write_text(block)
     monkeypatch.syspath_prepend(tmp_path)
     config = Config.fromfile(tmp_path / 'my_config.py')
-    init_default_scope('mmseg')
-    head = MODELS.build(config.model.decode_head)
+    head = build(config.model.decode_head)
     assert [type(m).__name__ for m in head.cac_modules] == ['PowerModule']
     assert head.cac_modules[0].exponent == 2.
     head([torch.rand(2, head.in_channels, 6, 7)]).sum().backward()
@@ -160,26 +149,19 @@ def sandbox(tmp_path_factory):
     rng = np.random.default_rng(0)
     fake_data.camvid(root / 'data', rng)
     test_prepare.write_official(root)
-    (root / 'data/camvid/val/0016E5_07959.png').write_bytes(
-        next((root / 'data/camvid/val').iterdir()).read_bytes())
-    (root / 'data/camvid/valannot/0016E5_07959.png').write_bytes(
-        next((root / 'data/camvid/valannot').iterdir()).read_bytes())
+    for folder in ('val', 'valannot'):
+        folder = root / 'data/camvid' / folder
+        shutil.copy(min(folder.iterdir()), folder / '0016E5_07959.png')
     page = (ROOT / 'docs/getting_started.md').read_text()
     (root / 'my_data.py').write_text(
         re.search(r'```python\n(# my_data.py\n.*?)```', page, re.DOTALL)[1])
     for split in ('train', 'val'):
         for i in range(3):
-            for folder, content in (('img', (48, 64, 3)), ('ann', (48, 64))):
-                path = root / f'data/mine/{folder}/{split}'
-                path.mkdir(parents=True, exist_ok=True)
-                suffix = 'jpg' if folder == 'img' else 'png'
-                cv2.imwrite(
-                    str(path / f'{i}.{suffix}'),
-                    rng.integers(0, 3, content, dtype=np.uint8))
+            names = f'img/{split}/{i}.jpg', f'ann/{split}/{i}.png'
+            fake_data.write(root / 'data/mine', *names, range(3), rng)
     weights = dict(state_dict={'stem.0.weight': torch.zeros(1)})
     torch.save(weights, root / 'resnet50_v1c.pth')
-    init_default_scope('mmseg')
-    backbone = MODELS.build(dict(type='MobileNetV2'))
+    backbone = build(dict(type='MobileNetV2'))
     torch.save(backbone.state_dict(), root / 'mobilenet_v2.pth')
     return root
 
@@ -210,28 +192,24 @@ def shortened(command):
     return command + joint + ' '.join(extra)
 
 
-def call(command):
-    """Run a command of ours in this process: it need not import torch."""
-    try:
-        main(shlex.split(command)[3:])
-    except SystemExit as end:
-        assert not end.code, command
-
-
 def execute(command):
-    """Run a command as a user does."""
-    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-    run = subprocess.run(
-        shortened(command),
-        shell=True,
-        env={
-            **os.environ, 'PATH': path
-        },
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=900)
-    assert run.returncode == 0, command + run.stdout[-3000:]
+    """In this process, if it need not import torch again, or as a user."""
+    command = shortened(command)
+    words = shlex.split(command)
+    if command.startswith('python -m cac_mmseg'):
+        try:
+            main(words[3:])
+        except SystemExit as end:
+            assert not end.code, command
+    elif words[:2] in (['mim', 'train'], ['mim', 'test']):
+        words = [word for word in words if word != '--checkpoint']
+        tool(words[1], *words[3:])
+    elif words[:2] == ['mim', 'run']:
+        tool(f'analysis_tools/{words[3]}', *words[4:])
+    else:
+        bin_ = f'{Path(sys.executable).parent}{os.pathsep}'
+        environment = dict(os.environ, PATH=bin_ + os.environ['PATH'])
+        subprocess.run(words, env=environment, timeout=900, check=True)
 
 
 @pytest.mark.slow
@@ -240,13 +218,10 @@ def test_commands_do_what_the_pages_say(sandbox, monkeypatch):
     # training first, as the pages do
     order = sorted(HERE, key=lambda command: 'mim train' not in command)
     for command in order:
-        if command.startswith('python -m cac_mmseg'):
-            call(command)
-        else:
-            execute(command)
-        for name, number in (('cac_r18_camvid', 1000),
-                             ('cac_r18_contextshapes', 400), ('my_data',
-                                                              10000)):
+        execute(command)
+        for name, number in dict(
+                cac_r18_camvid=1000, cac_r18_contextshapes=400,
+                my_data=10000).items():
             keep(sandbox / 'work_dirs' / name, number)
         for published in sandbox.glob('cac_r18_camvid-*.pth'):
             target = sandbox / 'cac_r18_camvid-1a2b3c4d.pth'
@@ -258,12 +233,11 @@ def test_commands_do_what_the_pages_say(sandbox, monkeypatch):
         'cac_r18_camvid.onnx', 'cac_r18_camvid.pt2',
         'SegmentationClassContext', '0016E5_07959.png'
     } <= made
-    examples = [
+    script = ['import numpy as np', 'rgb = np.zeros((64, 96, 3), np.uint8)']
+    script += [
         block for page, block in blocks('python') if page == 'deployment.md'
     ]
-    script = '\n'.join([
-        'import numpy as np', 'rgb = np.zeros((64, 96, 3), np.uint8)',
-        *examples
-    ])
-    subprocess.run([sys.executable, '-c', script], cwd=sandbox, check=True)
+    subprocess.run([sys.executable, '-c', '\n'.join(script)],
+                   cwd=sandbox,
+                   check=True)
     assert len([*(sandbox / 'predicted').rglob('*.png')]) == 2
