@@ -112,7 +112,10 @@ def test_a_random_transform_changes_no_labels_in_place(files):
         cutout_shape=(5, 5),
         seg_fill_in=99)
     data = dataset(files, *LOAD, cut_out, 'PackSegInputs')
-    assert Reader(data).load(data.get_data_info(0)).labels.max() < 3
+    reader = Reader(data)
+    sample = reader.load(data.get_data_info(0))
+    assert reader.batch(sample)['data_samples'][0].gt_sem_seg.data.max() == 99
+    assert sample.labels.max() < 3 and sample.results['gt_seg_map'].max() < 3
 
 
 def test_a_wrapper_of_loaders_reads_images_without_labels(files):
