@@ -6,7 +6,7 @@ import venv
 import zipfile
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, start
 from test_configs import NAMES
 from test_mim import SHORT
 
@@ -18,17 +18,12 @@ def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp('wheel')
     source = folder / 'source'  # a build leaves files beside the sources
     subprocess.run(['git', 'clone', '-q', ROOT, source], check=True)
-    changed = subprocess.run(['git', 'diff', 'HEAD', '--binary'],
-                             cwd=ROOT,
-                             check=True,
-                             capture_output=True).stdout
+    diff = ['git', 'diff', 'HEAD', '--binary']
+    changed = subprocess.check_output(diff, cwd=ROOT)
     if changed:
         subprocess.run(['git', 'apply'], cwd=source, input=changed, check=True)
-    subprocess.run([
-        sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', folder,
-        source
-    ],
-                   check=True)
+    build = '-m pip wheel -q --no-deps -w'.split()
+    subprocess.run([sys.executable, *build, folder, source], check=True)
     return next(folder.glob('*.whl'))
 
 
@@ -39,10 +34,8 @@ def test_holds_every_config_once_as_a_file(wheel):
     for name in NAMES:
         assert names.count(f'cac_mmseg/.mim/configs/{name}.py') == 1
     assert 'cac_mmseg/.mim/model-index.yml' in names
-    assert {name.split('/')[0]
-            for name in names} == {
-                'cac_mmseg', f'cacnet_mmseg-{cac_mmseg.__version__}.dist-info'
-            }
+    info = f'cacnet_mmseg-{cac_mmseg.__version__}.dist-info'
+    assert {name.split('/')[0] for name in names} == {'cac_mmseg', info}
     assert not any('entry_points' in name for name in names)
 
 
@@ -51,10 +44,8 @@ def run(wheel, tmp_path_factory):
     """Run a command of a new environment in an empty folder."""
     root = tmp_path_factory.mktemp('venv')
     venv.create(root, with_pip=True)
-    pins = [
-        line for line in (ROOT / 'requirements.txt').read_text().splitlines()
-        if '==' in line
-    ]
+    lines = (ROOT / 'requirements.txt').read_text().splitlines()
+    pins = [line for line in lines if '==' in line]
     environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
     subprocess.run([root / 'bin/pip', 'install', '-q', *pins, wheel],
                    env=environment,
@@ -62,14 +53,10 @@ def run(wheel, tmp_path_factory):
     cwd = tmp_path_factory.mktemp('empty')
 
     def run(command, *arguments):
-        done = subprocess.run([root / 'bin' / command, *arguments],
-                              cwd=cwd,
-                              env=environment,
-                              text=True,
-                              stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT)
-        assert done.returncode == 0, done.stdout[-3000:]
-        return done.stdout
+        python = root / 'bin' / command
+        done = start(python, *arguments, cwd=cwd, env=environment)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+        return done.stdout + done.stderr
 
     return run
 
@@ -99,9 +86,12 @@ def test_trains_and_tests_by_config_name(run):
 @pytest.mark.slow
 def test_a_users_config_inherits_from_an_installed_one(run):
     run(
-        'python', '-c', 'open("mine.py", "w").write("_base_ = '
-        '__import__(\'cac_mmseg\').config_path(\'cac_r18_contextshapes\')\\n'
-        'model = dict(decode_head=dict(num_heads=2))\\n")')
+        'python', '-c', """if True:
+        from pathlib import Path
+        from cac_mmseg import config_path
+        base = config_path('cac_r18_contextshapes')
+        Path('mine.py').write_text(f'_base_ = {base!r}\\n'
+            'model = dict(decode_head=dict(num_heads=2))')""")
     output = run('mim', 'train', 'mmsegmentation', 'mine.py', '--cfg-options',
                  *SHORT)
     assert 'num_heads=2' in output and 'finished successfully' in output
@@ -121,13 +111,10 @@ def test_config_path():
 def test_the_model_index_names_every_config():
     from mmengine.fileio import load
     index = load(ROOT / 'model-index.yml')
-    models = [
-        model for path in index['Import']
-        for model in load(ROOT / path)['Models']
-    ]
-    assert sorted(model['Config']
-                  for model in models) == sorted(f'configs/{name}.py'
-                                                 for name in NAMES)
+    models = [model for path in index['Import']
+              for model in load(ROOT / path)['Models']]  # yapf: disable
+    found = sorted(model['Config'] for model in models)
+    assert found == sorted(f'configs/{name}.py' for name in NAMES)
     for model in models:
         assert model['Config'].endswith(f'{model["Name"]}.py')
         assert 'Results' not in model, 'not measured'
