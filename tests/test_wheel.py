@@ -11,6 +11,7 @@ from test_configs import NAMES
 from test_mim import SHORT
 
 import cac_mmseg
+from cac_mmseg.__main__ import COMMANDS
 
 
 @pytest.fixture(scope='module')
@@ -37,6 +38,10 @@ def test_holds_every_config_once_as_a_file(wheel):
     info = f'cacnet_mmseg-{cac_mmseg.__version__}.dist-info'
     assert {name.split('/')[0] for name in names} == {'cac_mmseg', info}
     assert not any('entry_points' in name for name in names)
+    # what measures stays beside the package
+    assert not any(
+        word in name for name in names
+        for word in ('study', 'benchmark', 'voc_animals'))
 
 
 @pytest.fixture(scope='module')
@@ -81,6 +86,39 @@ def test_trains_and_tests_by_config_name(run):
                  'work_dirs/cac_r18_contextshapes/iter_6.pth', '--cfg-options',
                  *SHORT)
     assert 'Testing finished successfully' in output
+
+
+@pytest.mark.slow
+def test_every_command_runs_on_what_was_trained(run, tmp_path):
+    folder = 'work_dirs/cac_r18_contextshapes'
+    config = f'{folder}/cac_r18_contextshapes.py'
+    weights = f'{folder}/iter_6.pth'
+    image = 'contextshapes://image/val/0/000003.png'
+    lines = {
+        f'explain {config} {weights} {image} --html --out {tmp_path}/pages':
+        'pages/000003.html',
+        f'visualize {config} {weights} {image} --out {tmp_path}/drawn':
+        'drawn/000003.png',
+        f'export {config} {weights} --out {tmp_path}/model.pt2 --size 64 64':
+        'model.pt2',
+        f'publish {weights} {tmp_path}/weights':
+        'weights-*.pth',
+        'adopt fcn_r18-d8_4xb2-80k_cityscapes-512x1024 --out '
+        f'{tmp_path}/mine.py':
+        'mine.py',
+        f'check-data {config} --out {tmp_path}/data':
+        'data/samples.png',
+        f'cost {config} --time --rounds 1':
+        '',
+        'doctor':
+        '',
+        'prepare --help':
+        '',
+    }
+    assert {line.split()[0] for line in lines} == {*COMMANDS}
+    for line, file in lines.items():
+        run('python', '-m', 'cac_mmseg', *line.split())
+        assert not file or [*tmp_path.glob(file)], line
 
 
 @pytest.mark.slow
