@@ -6,6 +6,7 @@ from cac_mmseg.__main__ import main as run_command
 COMMANDS = {
     'benchmark': 'time and memory of decode heads, and of the re-weighting',
     'study': 'decode heads side by side, trained under one protocol',
+    'table': 'the table of a study, from its results',
 }
 
 

@@ -1,15 +1,13 @@
 """``python -m tools study``: compare decode heads on real images.
 
-Trains heads of ``tools/study/heads`` with several seeds under one protocol,
+Trains heads of ``tools/study/heads.py`` with several seeds under one protocol,
 through mmengine's Runner, each run in its own process. Runs with a result are
 not repeated, so an interrupted study continues. Ends with a table, a csv and
-plots.
+plots; ``python -m tools table`` prints the table again.
 """
 import argparse
 import sys
 from copy import deepcopy
-from pathlib import Path
-from typing import Sequence
 
 import torch
 from mmengine.config import DictAction
@@ -26,7 +24,6 @@ from cac_mmseg.stack.words import counted
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     from .plan import DEFAULT, HEADS, PROTOCOLS
-    from .report import REFERENCES
     add = parser.add_argument
     add('--protocol',
         choices=PROTOCOLS,
@@ -39,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         metavar='HEAD',
         default=HEADS,
-        help='which ones, or paths of configs that inherit from one '
+        help='which ones, or paths of configs with a model.decode_head '
         f'(default: {" ".join(HEADS)})')
     add('--seeds', type=at_least(1), default=3, help='how many (default: 3)')
     add('--iterations',
@@ -47,19 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='length of the schedule in place of that of the protocol')
     add('--out',
+        required=True,
         metavar='DIR',
         help='gets a folder per run, the results, the table and the plots')
-    add('--table',
-        metavar='RESULTS',
-        help='print the table of these results, a results.npz or the folder '
-        'results of an unfinished study, and train nothing; with --out, '
-        'write all else, too, from which a study goes on')
-    add('--over',
-        nargs='+',
-        metavar='HEAD',
-        default=(),
-        help='heads that the table compares with (default: '
-        f'{" ".join(REFERENCES)})')
     add('--amp', action='store_true', help='train in bfloat16, on a GPU')
     add('--jobs',
         type=at_least(1),
@@ -77,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Report results that are there, or carry out a study.
+    """Carry out what is missing, and report.
 
     Exits with 1 if a run failed.
 
@@ -85,48 +72,16 @@ def run(arguments: argparse.Namespace) -> None:
         FileNotFoundError, UserError: naming the argument that does not fit.
     """
     from . import report
-    from .results import load, save_run
-    from .statistics import by_head
-    if not arguments.table:
-        _study(arguments)
-        return
-    results = load(arguments.table)
-    _check_over(arguments.over, [result['head'] for result in results])
-    if not arguments.out:
-        print(report.summary(by_head(results), arguments.over))
-        return
-    folder = make_folder(Path(arguments.out, 'results'))
-    for result in results:
-        file = folder / f'{result["head"]}-seed{result["seed"]}.json'
-        if not file.is_file():  # else it may be of a run of the user
-            save_run(result, file)
-    report.publish(results, [], folder.parent, arguments.over)
-
-
-def _check_over(over: Sequence[str], heads: Sequence[str]) -> None:
-    for name in over:
-        if name not in heads:
-            raise UserError(
-                f'--over must be of {", ".join(dict.fromkeys(heads))}, '
-                f'got {name!r}')
-
-
-def _study(arguments: argparse.Namespace) -> None:
-    """Carry out what is missing, and report."""
-    from . import report
     from .plan import plan
     from .processes import execute
     from .results import load_run
     from .times import measure
     if arguments.amp and not torch.cuda.is_available():
         raise UserError('--amp needs a GPU, and PyTorch finds none')
-    if not arguments.out:
-        raise UserError('--out must be given: a folder for the runs')
     out = make_folder(arguments.out).resolve()
     make_folder(out / 'results')
     runs = plan(arguments.heads, arguments.seeds, out, arguments.protocol,
                 arguments.iterations, arguments.amp, arguments.cfg_options)
-    _check_over(arguments.over, [run.head for run in runs])
     missing = [run for run in runs if not run.result_file.is_file()]
     there = len(runs) - len(missing)
     print(f'{counted(len(runs), "run")}, {there} with a result')
@@ -147,7 +102,7 @@ def _study(arguments: argparse.Namespace) -> None:
             **load_run(run.result_file),
             **times.get(run.head, {})
         } for run in finished]
-        report.publish(results, finished, out, arguments.over)
+        report.publish(results, finished, out)
     for run in failed:
         print(f'{run}: failed, see {run.folder / "log.txt"}')
     sys.exit(bool(failed))

@@ -24,8 +24,10 @@ COSTS = (('multiply_adds', 'multiply-adds, G', 1e-9, 2),
 REFERENCES = ('fcn', 'cac')  # no context, and ours
 
 
-def publish(results: Sequence[dict], runs: Sequence[Run], out: Path,
-            over: Sequence[str]) -> None:
+def publish(results: Sequence[dict],
+            runs: Sequence[Run],
+            out: Path,
+            over: Sequence[str] = ()) -> None:
     """Print the summary, and write everything to the folder of the study.
 
     Args:

@@ -22,9 +22,14 @@ SHARED = ('classes', 'images')  # by all runs of a study
 
 def save_run(result: dict, path: Path) -> None:
     """Write the result of one run, completely or not at all."""
-    text = json.dumps(result, separators=(',', ':'), default=np.ndarray.tolist)
     with new_file(path) as file:
-        file.write_text(text + '\n', encoding='utf-8')
+        file.write_text(run_text(result), encoding='utf-8')
+
+
+def run_text(result: dict) -> str:
+    """Return what the file of a run holds."""
+    return json.dumps(
+        result, separators=(',', ':'), default=np.ndarray.tolist) + '\n'
 
 
 def load_run(path: Path) -> dict:
