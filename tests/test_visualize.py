@@ -7,9 +7,10 @@ import mmengine.fileio as fileio
 import numpy as np
 import pytest
 import torch
+from mmengine.model import BaseModule
 from mmseg.apis import init_model
 
-from cac_mmseg import WeightingMapsHook
+from cac_mmseg import CaCModule, WeightingMapsHook
 from cac_mmseg.attribution.context import (Context, capture_context,
                                            choose_channels)
 from cac_mmseg.drawing.reader import Reader, find_images
@@ -65,6 +66,31 @@ def test_maps_are_what_the_modules_multiply_with(files):
         assert context.maps.shape == (3, 64, 16, 24)
         torch.testing.assert_close(x[0] * context.maps.sum(0), y[0])
     assert len(model.decode_head.cac_modules[0]._forward_pre_hooks) == 0
+
+
+class Reused(BaseModule):
+    """Calls a module twice, and changes its input after the first time."""
+
+    def __init__(self):
+        super().__init__()
+        self.cac = CaCModule(3).eval()
+
+    def data_preprocessor(self, data, training):
+        return data
+
+    def forward(self, inputs, mode):
+        x = inputs.clone()
+        x += self.cac(x)
+        return self.cac(x)
+
+
+def test_what_changes_after_a_module_does_not_change_its_context():
+    model, x = Reused(), torch.rand(1, 3, 6, 7)
+    first, second = capture_context(model, dict(inputs=x))
+    changed = x + model.cac(x)
+    for context, seen in ((first, x), (second, changed)):
+        torch.testing.assert_close(context.kernels,
+                                   model.cac.predict_kernels(seen)[0])
 
 
 def test_the_most_varying_channels_are_chosen():

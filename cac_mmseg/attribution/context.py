@@ -1,6 +1,7 @@
 """Kernels and weighting maps of a model's modules, for visualisation."""
 from contextlib import contextmanager
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (Any, Callable, Dict, Iterator, List, NamedTuple, Optional,
+                    Sequence, Tuple)
 
 import torch
 import torch.nn as nn
@@ -11,6 +12,9 @@ from ..baselines import FCKernelModule
 from ..cac_module import CaCModule
 from ..errors import UserError
 from ..functional import weighting_maps
+
+# what to compute of a module and its inputs
+Watched = Dict[nn.Module, Callable[[nn.Module, Tuple[Tensor, ...]], Any]]
 
 
 class Context(NamedTuple):
@@ -42,18 +46,22 @@ def kernels_of(module: CaCModule,
 
 
 @contextmanager
-def inputs_of(
-    modules: Sequence[nn.Module]
-) -> Iterator[Dict[nn.Module, Tuple[Tensor, ...]]]:
-    """Keep what modules are called with while a model runs, the last time."""
-    inputs: Dict[nn.Module, Tuple[Tensor, ...]] = {}
+def observed(watched: Watched) -> Iterator[List[Tuple[nn.Module, Any]]]:
+    """Compute values of what modules are called with, while a model runs.
 
-    def keep(module: nn.Module, given: Tuple[Tensor, ...]) -> None:
-        inputs[module] = given
+    At each call, as what follows may change a feature map in place.
 
-    handles = [m.register_forward_pre_hook(keep) for m in modules]
+    Yields:
+        The modules and their values, call by call.
+    """
+    calls: List[Tuple[nn.Module, Any]] = []
+
+    def observe(module: nn.Module, inputs: Tuple[Tensor, ...]) -> None:
+        calls.append((module, watched[module](module, inputs)))
+
+    handles = [m.register_forward_pre_hook(observe) for m in watched]
     try:
-        yield inputs
+        yield calls
     finally:
         for handle in handles:
             handle.remove()
@@ -68,20 +76,19 @@ def capture_context(model: BaseSegmentor, data: dict) -> List[Context]:
         data: A batch of one image as a data loader gives it.
 
     Returns:
-        One per module that predicts depth-wise kernels, on the CPU.
+        One per call of a module that predicts depth-wise kernels, on the CPU.
     """
-    modules = context_modules(model)
-    with inputs_of([module for _, module in modules]) as inputs:
+    names = {module: name for name, module in context_modules(model)}
+
+    def context(module: CaCModule, inputs: Tuple[Tensor, ...]) -> Context:
+        x, kernels = kernels_of(module, inputs)
+        maps = weighting_maps(x[:1], kernels[:1], module.dilations)
+        return Context(names[module], module.dilations,
+                       kernels[0].float().cpu(), maps[0].cpu())
+
+    with observed(dict.fromkeys(names, context)) as calls:
         model(model.data_preprocessor(data, False)['inputs'], mode='tensor')
-    contexts = []
-    for name, module in modules:
-        if module in inputs:  # not of a head that only training uses
-            x, kernels = kernels_of(module, inputs[module])
-            maps = weighting_maps(x[:1], kernels[:1], module.dilations)
-            contexts.append(
-                Context(name, module.dilations, kernels[0].float().cpu(),
-                        maps[0].cpu()))
-    return contexts
+    return [found for _, found in calls]
 
 
 def choose_channels(

@@ -1,7 +1,7 @@
 """The paths by which context reaches the logits: means over positions."""
 from contextlib import contextmanager
-from typing import (ContextManager, Dict, Iterator, List, NamedTuple, Tuple,
-                    Type)
+from typing import (Any, ContextManager, Dict, Iterator, List, NamedTuple,
+                    Tuple, Type)
 
 import torch
 import torch.nn as nn
@@ -15,12 +15,12 @@ from ..baselines import FixedKernelModule, IdentityModule
 from ..cac_head import CaCHead
 from ..cac_module import CaCModule
 from ..errors import UserError
-from .context import inputs_of, kernels_of
+from .context import Watched, kernels_of, observed
 
 # Predicted at a time, of the kernels that each position predicts by itself
 MAX_VALUES = 2**24
 
-Inputs = Dict[nn.Module, Tuple[Tensor, ...]]  # of modules, by the module
+Seen = Dict[nn.Module, Any]  # what was computed of watched modules
 
 
 class ContextPath:
@@ -92,7 +92,7 @@ class KernelPath(ContextPath):
 
     Args:
         module, in_backbone: See :class:`ContextPath`.
-        inputs: What modules were called with.
+        seen: Of the modules that :meth:`watched` names.
 
     Raises:
         UserError: If the kernels' norm has no running mean.
@@ -100,16 +100,16 @@ class KernelPath(ContextPath):
     kind = 'kernels'
 
     def __init__(self, module: CaCModule, in_backbone: bool,
-                 inputs: Inputs) -> None:
-        x, end = kernels_of(module, inputs[module])
+                 seen: Seen) -> None:
+        x, end = seen[module]
         start = of_mean_context(module.kernel_norm).view(end.shape[1:3])
         start = start.view(*start.shape, *[1] * (end.dim() - 3))
         super().__init__(module, in_backbone, x, start.expand_as(end), end)
 
     @staticmethod
-    def watched(module: CaCModule) -> List[nn.Module]:
-        """Return the modules whose inputs are needed."""
-        return [module]
+    def watched(module: CaCModule) -> Watched:
+        """Return what has to be computed while the model runs."""
+        return {module: kernels_of}
 
     def _replace(self, value: Tensor) -> RemovableHandle:
         return self.module.register_forward_pre_hook(lambda _, inputs:
@@ -131,10 +131,9 @@ class PooledPath(ContextPath):
     """
     kind = 'pooled'
 
-    def __init__(self, module: CaCHead, in_backbone: bool,
-                 inputs: Inputs) -> None:
-        conv, (x, ) = module.pool_conv, inputs[module.reduction]
-        end = conv.forward(inputs[module.pool_conv][0], activate=False)
+    def __init__(self, module: CaCHead, in_backbone: bool, seen: Seen) -> None:
+        conv, x = module.pool_conv, seen[module.reduction]
+        end = seen[conv]
         # without a norm there is no mean context: features of zeros
         start = of_mean_context(conv.norm) if conv.norm else conv.conv.bias
         self.linear_start = start.view(1, -1, 1, 1).expand_as(end)
@@ -148,9 +147,14 @@ class PooledPath(ContextPath):
         super().__init__(module, in_backbone, x, *activated)
 
     @staticmethod
-    def watched(module: CaCHead) -> List[nn.Module]:
-        """Return the modules whose inputs are needed."""
-        return [module.reduction, module.pool_conv]
+    def watched(module: CaCHead) -> Watched:
+        """Return what has to be computed while the model runs."""
+        return {
+            module.reduction:
+            lambda _, inputs: inputs[0],
+            module.pool_conv:
+            lambda conv, inputs: conv.forward(inputs[0], activate=False)
+        }
 
     def _replace(self, value: Tensor) -> RemovableHandle:
         return self.module.pool_conv.register_forward_hook(lambda *_: value)
@@ -213,13 +217,13 @@ def recording(model: nn.Module) -> Iterator[List[ContextPath]]:
     """
     found = _find_paths(model)
     paths: List[ContextPath] = []
-    watched = [
-        part for _, module, kind in found for part in kind.watched(module)
-    ]
-    with torch.no_grad(), inputs_of(watched) as inputs:
+    watched: Watched = {}
+    for _, module, kind in found:
+        watched.update(kind.watched(module))
+    with torch.no_grad(), observed(watched) as calls:
         yield paths
         paths += [
-            kind(module, not name.startswith('decode_head'), inputs)
+            kind(module, not name.startswith('decode_head'), dict(calls))
             for name, module, kind in found
         ]
 

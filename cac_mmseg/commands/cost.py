@@ -151,7 +151,8 @@ def _of_configs(arguments: argparse.Namespace) -> None:
     if arguments.time:
         print(f'\n{conditions("cac_mmseg", arguments.device)}\n'
               f'batch: {arguments.batch}, float32; median of '
-              f'{arguments.rounds} rounds')
+              f'{arguments.rounds} rounds; the first that runs: '
+              f'{next((rows[path]["name"] for path in cases), "none")}')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

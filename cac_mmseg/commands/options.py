@@ -22,9 +22,14 @@ def at_least(minimum: int) -> Callable[[str], int]:
 
 
 def device(name: str) -> torch.device:
-    """Return the device of this name if it can be used."""
+    """Return the device of this name, the current one, if it can be used.
+
+    PyTorch's clock, and what names no device, wait for the current one.
+    """
     try:
         found = torch.device(name)
+        if found.type == 'cuda':
+            torch.cuda.set_device(found)
         torch.empty(1, device=found).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
