@@ -23,6 +23,8 @@ def run_of(head, configs, folder, constant=(), **head_options):
     # at the start all margins are near 0
     torch.nn.init.normal_(model.decode_head.conv_seg.weight, std=3)
     for name, parameter in model.decode_head.named_parameters():
+        if f'{KERNELS}.weight' in name:  # kernels that move many pixels
+            torch.nn.init.constant_(parameter, 5)
         if any(f'{path}.weight' in name for path in constant):
             torch.nn.init.zeros_(parameter)
     torch.save(model.state_dict(), run / 'work_dir/iter_1.pth')
