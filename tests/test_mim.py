@@ -1,11 +1,13 @@
 """What users type, and what a model that was trained looks at."""
 import re
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import shown, tool
+from conftest import shown, start, tool
 
 from cac_mmseg.attribution.paths import record
 from cac_mmseg.attribution.shares import attribute_context
@@ -60,9 +62,12 @@ def test_train_ends_with_the_score_and_a_picture(trained):
 
 
 def test_a_test_repeats_the_score_of_training(trained):
-    cwd, _, _, output, work_dir, test = trained
-    tested = test(work_dir, '--work-dir', 'tested', '--show-dir', 'shown')
-    assert miou(tested) == miou(output)
+    cwd, config, options, output, work_dir, test = trained
+    tested = start(
+        Path(sys.executable).with_name('mim'), 'test', 'mmsegmentation',
+        config, '--checkpoint', work_dir / 'iter_6.pth', '--work-dir',
+        'tested', '--show-dir', 'shown', *options, cwd=cwd)  # yapf: disable
+    assert miou(tested.stdout) == miou(output)
     assert (cwd / 'tested/test_prediction.png').is_file()
     assert len(list(cwd.rglob('vis_image/test_00000*.png'))) == 6
     assert miou(test(work_dir, '--work-dir', 'augmented', '--tta')) > 0
