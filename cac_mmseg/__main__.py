@@ -28,6 +28,7 @@ COMMANDS = {
 
 def main(argv: Optional[List[str]] = None,
          program: str = 'cac_mmseg',
+         description: str = 'What users of CaC-Net in mmseg need.',
          package: str = 'cac_mmseg.commands',
          summaries: Dict[str, str] = COMMANDS) -> None:
     """Parse the command line and run its command.
@@ -35,12 +36,13 @@ def main(argv: Optional[List[str]] = None,
     Args:
         argv: Arguments, by default those of this process.
         program: What is run with ``python -m``.
+        description: Of the program.
         package: Where the commands are.
         summaries: Of each command, a line for the help.
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
-        prog=f'python -m {program}', description='Tools of CaC-Net for mmseg.')
+        prog=f'python -m {program}', description=description)
     commands = parser.add_subparsers(
         dest='command', required=True, metavar='COMMAND')
     for name, summary in summaries.items():

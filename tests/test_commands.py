@@ -56,8 +56,8 @@ visualize {} image.png labels/image.png --out out | 2 | would both be written\
 visualize {} image.png --channels 64 --out out | 2 | channels must be 0 to 63
 visualize {} image.png --top 0 --out out | 2 | --top: must be >= 1
 visualize {} image.png --out text.png | 2 | text.png cannot be made a folder
-visualize {} image.png --labels empty --out out | 2 | 1 label map missing:\
- empty/image.png
+visualize {} image.png --labels empty --out out | 2 | --labels empty lacks 1\
+ label map: empty/image.png
 visualize {} image.png --labels labels --out out | 2 | is of the size (3, 4)
 visualize {} image.png --labels texts --out out | 2 | texts/image.png cannot\
  be read
@@ -84,6 +84,8 @@ explain {} image.png --out out --at 1 1 --mask a | 2 | not allowed with\
 explain bare.py bare.pth image.png --out out --at 1 1 | 2 | the model has no\
  context to attribute
 check-data gone.py | 2 | gone.py is not a file
+check-data config.py --cfg-options foo | 2 | must be KEY=VALUE ..., got foo
+publish weights.pth /proc/out.pth | 2 | /proc/out.pth cannot be written
 check-data text.png | 2 | text.png cannot be read as a config
 check-data camvid.py --out new | 2 | train data cannot be listed
 check-data config.py --out text.png | 2 | cannot be made a folder

@@ -66,7 +66,8 @@ def test_two_mims_are_named(monkeypatch, cli):
 
 @pytest.mark.parametrize('names, words', [
     (['stem.0.weight'], ['ok    weights']),
-    (['backbone.stem.0.weight'], ['is of a ResNetV1c']),
+    (['backbone.stem.0.weight'], ['is of a ResNetV1c with', 'prefix=backb']),
+    (['backbone.conv1.weight'], ['is of a model with its decode head']),
     (['conv1.weight', 'layer1.0.conv1.weight'], ['model.backbone.type=Res']),
     (['fc.weight'], ['note  weights', '-> add --config CONFIG']),
 ])

@@ -12,7 +12,13 @@ COMMANDS = {
 
 def main(argv: Optional[List[str]] = None) -> None:
     """Parse the command line and run its command."""
-    run_command(argv, program='tools', package='tools', summaries=COMMANDS)
+    run_command(
+        argv,
+        program='tools',
+        description='What measures CaC-Net and compares it with other heads. '
+        'Checks of single claims: python -m tools.checks.NAME --help',
+        package='tools',
+        summaries=COMMANDS)
 
 
 if __name__ == '__main__':

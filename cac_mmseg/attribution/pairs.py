@@ -80,7 +80,8 @@ def attribute_pairs(recording: Recording,
     logits = recording.class_logits(recording.logits)
     reason = obstacle(head, paths)
     if reason:
-        raise UserError(f'{reason}: attribute one region at a time')
+        raise UserError(f'{reason}: attribute one region at a time (explain '
+                        'without --html)')
     h, w = logits.shape[2:]
     if side is None:
         side = next(

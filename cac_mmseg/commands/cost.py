@@ -8,6 +8,7 @@ a forward and backward pass in training, and of a forward in evaluation.
 """
 import argparse
 import math
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -148,6 +149,8 @@ def _of_configs(arguments: argparse.Namespace) -> None:
         for path, error in errors.items():
             rows[path]['error'] = error
     print(head_table([*rows.values()], size))
+    if all('error' in row for row in rows.values()):
+        sys.exit(1)
     if arguments.time:
         print(f'\n{conditions("cac_mmseg", arguments.device)}\n'
               f'batch: {arguments.batch}, float32; median of '

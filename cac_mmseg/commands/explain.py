@@ -83,7 +83,10 @@ def read_mask(path: str, shape: Tuple[int, int]) -> np.ndarray:
     """
     if not Path(path).is_file():
         raise MissingFileError(f'--mask {path} is not a file')
-    picture = mmcv.imread(path)  # without an alpha channel
+    try:
+        picture = mmcv.imread(path)  # without an alpha channel
+    except Exception:  # of any decoder
+        picture = None
     if picture is None:
         raise UserError(f'--mask {path} cannot be read as an image')
     mask = picture.any(2)

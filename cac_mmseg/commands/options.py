@@ -1,8 +1,9 @@
 """Types of command-line options, for ``type`` of argparse."""
-from argparse import ArgumentTypeError
-from typing import Callable
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from typing import Any, Callable
 
 import torch
+from mmengine.config import DictAction
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
@@ -36,3 +37,15 @@ def device(name: str) -> torch.device:
         raise ArgumentTypeError(f'{name} cannot be used here: {reason}. Try '
                                 '--device cpu') from error
     return found
+
+
+class CfgOptions(DictAction):
+    """mmengine's ``KEY=VALUE``, whose errors are those of the parser."""
+
+    def __call__(self, parser: ArgumentParser, namespace: Namespace,
+                 values: Any, *more: Any) -> None:
+        try:
+            super().__call__(parser, namespace, values, *more)
+        except ValueError:
+            parser.error(f'--cfg-options must be KEY=VALUE ..., got '
+                         f'{" ".join(values)}')

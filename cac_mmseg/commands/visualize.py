@@ -82,8 +82,9 @@ def run(arguments: argparse.Namespace) -> None:
     ]
     if missing:
         raise MissingFileError(
-            f'{counted(len(missing), "label map")} missing: {missing[0]}' +
-            ', ...' * (len(missing) > 1))
+            f'--labels {arguments.labels} lacks '
+            f'{counted(len(missing), "label map")}: {missing[0]}' + ', ...' *
+            (len(missing) > 1))
     check_folder(arguments.out)
     model = load_model(arguments.config, checkpoint).to(arguments.device)
     out = make_folder(arguments.out)

@@ -3,6 +3,7 @@ import logging
 import os
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 from urllib.parse import urlparse
 from zipfile import BadZipFile, ZipFile, is_zipfile
@@ -194,9 +195,10 @@ def load_model(config: Union[str, Path],
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
-            reason = ' '.join(str(error).split())[:300]
-            raise UserError(f'{checkpoint} does not belong to {config}: '
-                            f'{reason}') from error
+            reason = shorten(str(error), 300, placeholder=' ...')
+            raise UserError(
+                f'{checkpoint} does not belong to {config}: give the config '
+                f'that it was trained with. {reason}') from error
     return model.eval()
 
 

@@ -60,7 +60,8 @@ def find_config(name: str) -> Tuple[str, Optional[str]]:
     }
     known, stem = {**theirs, **ours}, name.removesuffix('.py')
     if Path(name).name != name or name != stem and stem not in known:
-        raise UserError(f'{name} is not a file')
+        raise MissingFileError(f'{name} is not a file: give a config such as '
+                               'configs/cac_r50_cityscapes.py, or its name')
     return str(_by_name(stem, known)), 'cac_mmseg' if stem in ours else 'mmseg'
 
 
@@ -85,13 +86,14 @@ def _by_name(stem: str, configs: Dict[str, Path]) -> Path:
 def load_config(path: Union[str, Path]) -> Config:
     """Read a config file, and make its scope the default one.
 
+    Args:
+        path: Of a file, or a name for :func:`find_config`.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be read, or configures no model.
     """
-    if not Path(path).is_file():
-        raise MissingFileError(f'{path} is not a file: give a config such '
-                               'as configs/cac_r50_cityscapes.py')
+    path, _ = find_config(str(path))
     try:
         config = Config.fromfile(path)
     except ImportError as error:

@@ -65,14 +65,14 @@ def new_file(path: Union[str, Path]) -> Iterator[Path]:
     Raises:
         UserError: If ``path`` or its folder cannot be written to.
     """
-    with tempfile.TemporaryDirectory(
-            dir=check_writable(path), prefix='.cac_mmseg-') as folder:
-        file = Path(folder, Path(path).name)
-        try:
+    try:
+        with tempfile.TemporaryDirectory(
+                dir=check_writable(path), prefix='.cac_mmseg-') as folder:
+            file = Path(folder, Path(path).name)
             yield file
             file.replace(path)
-        except UserError:
-            raise
-        except OSError as error:  # of a full disk
-            raise UserError(f'{path} cannot be written: '
-                            f'{error.strerror or error}') from error
+    except UserError:
+        raise
+    except OSError as error:  # of a full disk, or a folder that takes no file
+        raise UserError(f'{path} cannot be written: '
+                        f'{error.strerror or error}') from error

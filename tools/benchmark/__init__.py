@@ -2,8 +2,8 @@
 
 By default mmseg's decode heads and CaCHead, interleaved in one run; with
 ``--backbone`` behind a ResNetV1c-D8; with ``--op`` the re-weighting alone,
-beside a copy; with ``--all`` all GPU measurements, in a few
-minutes. Heads of configs: ``python -m cac_mmseg cost --time``.
+beside a copy; with ``--all`` all GPU measurements, in a few minutes. Heads of
+configs: ``python -m cac_mmseg cost --time``.
 """
 import argparse
 from pathlib import Path
@@ -70,8 +70,11 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: naming the option that does not fit.
     """
-    if arguments.plot:
-        check_writable(arguments.plot)  # before measuring, not after
+    if arguments.plot:  # before measuring, not after
+        if not arguments.plot.endswith(('.png', '.svg')):
+            raise UserError('--plot must end on .png or .svg, got '
+                            f'{arguments.plot}')
+        check_writable(arguments.plot)
     setting = Setting(arguments.device, getattr(torch, arguments.dtype),
                       arguments.batch, tuple(arguments.size), arguments.rounds,
                       arguments.channels_last, arguments.compile)

@@ -28,6 +28,7 @@ from cac_mmseg.commands.explain import SMALLEST, largest_region
 from cac_mmseg.datasets.scene import DRIVING, SIGNAL, WAITING, draw_scene
 from cac_mmseg.drawing.explorer import explorer
 from cac_mmseg.drawing.reader import Reader
+from cac_mmseg.errors import UserError
 from cac_mmseg.stack.checkpoint import load_model
 from cac_mmseg.stack.config import dataset_without_data
 from cac_mmseg.stack.timing import seconds
@@ -339,7 +340,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     command.add_argument('config')
     command.add_argument('--size', type=int, nargs=2, default=(360, 480))
     parsed = parser.parse_args(arguments)
-    parsed.run(parsed)
+    try:
+        parsed.run(parsed)
+    except UserError as error:
+        parser.error(str(error))
 
 
 if __name__ == '__main__':

@@ -21,6 +21,8 @@ from torch import Tensor
 
 from cac_mmseg.attribution.paths import (ContextPath, KernelPath, PooledPath,
                                          recording)
+from cac_mmseg.commands.options import at_least
+from cac_mmseg.errors import UserError
 from cac_mmseg.stack.checkpoint import load_model
 from cac_mmseg.stack.tables import markdown_table
 from tools.study.statistics import HeadResults, gaps
@@ -61,7 +63,10 @@ def segment(model: BaseSegmentor, data: dict) -> np.ndarray:
 
 def measure(run: Path, images: Optional[int]) -> Dict[str, np.ndarray]:
     """Segment the images with each context: their areas, (images, 2, K)."""
-    checkpoint, = run.glob('work_dir/iter_*.pth')
+    checkpoint = next(run.glob('work_dir/iter_*.pth'), None)
+    if checkpoint is None:
+        raise UserError(f'{run} is no folder HEAD-seedN of a study: it holds '
+                        'no work_dir/iter_*.pth')
     model = load_model(run / 'config.py', checkpoint)
     model.cfg.val_dataloader.batch_size = 1
     loader = Runner.build_dataloader(model.cfg.val_dataloader)
@@ -107,12 +112,16 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         'runs', nargs='+', type=Path, help='folders HEAD-seedN of a study')
-    parser.add_argument('--images', type=int, help='at most (default: all)')
+    parser.add_argument(
+        '--images', type=at_least(1), help='at most (default: all)')
     parsed = parser.parse_args(arguments)
     heads: Dict[str, List[Dict[str, np.ndarray]]] = {}
     for run in parsed.runs:
         head, _, _ = run.name.rpartition('-seed')
-        heads.setdefault(head, []).append(measure(run, parsed.images))
+        try:
+            heads.setdefault(head, []).append(measure(run, parsed.images))
+        except UserError as error:
+            parser.error(str(error))
     print(
         markdown_table(('head', OWN, *CHANGES),
                        [row(head, seeds) for head, seeds in heads.items()]))

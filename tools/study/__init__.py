@@ -10,10 +10,9 @@ import sys
 from copy import deepcopy
 
 import torch
-from mmengine.config import DictAction
 from mmengine.registry import MODELS
 
-from cac_mmseg.commands.options import at_least
+from cac_mmseg.commands.options import CfgOptions, at_least
 from cac_mmseg.errors import UserError
 from cac_mmseg.hooks.preflight import check_pretrained
 from cac_mmseg.stack.config import build_datasets
@@ -57,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='after the runs, time a step and a prediction of each head')
     add('--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=CfgOptions,
         default={},
         metavar='KEY=VALUE',
         help='changes to every config, such as model.pretrained=FILE')
@@ -86,12 +85,17 @@ def run(arguments: argparse.Namespace) -> None:
     there = len(runs) - len(missing)
     print(f'{counted(len(runs), "run")}, {there} with a result')
     # what would fail in every run fails here, before the first
-    for config in {run.head: run.config for run in missing}.values():
+    for head, config in {run.head: run.config for run in missing}.items():
         for split in ('train', 'val'):
             build_datasets(config, split)
         try:
             # a copy: building a segmentor changes its config
-            check_pretrained(MODELS.build(deepcopy(config.model)))
+            model = MODELS.build(deepcopy(config.model))
+        except Exception as error:  # of any module
+            raise UserError(f'the model of {head} cannot be built: '
+                            f'{type(error).__name__}: {error}') from error
+        try:
+            check_pretrained(model)
         except RuntimeError as error:
             raise UserError(str(error)) from error
     failed = execute(missing, arguments.jobs)

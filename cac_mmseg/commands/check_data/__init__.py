@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional
 
 import numpy as np
-from mmengine.config import DictAction
 
 from ...drawing.draw import draw_rows, save_picture
 from ...drawing.reader import Reader
@@ -22,7 +21,7 @@ from ...stack.config import load_config
 from ...stack.files import make_folder, new_file
 from ...stack.labels import COLOUR
 from ...stack.tables import markdown_table
-from ..options import at_least
+from ..options import CfgOptions, at_least
 from .samples import LABEL, SETTING, Problem, Report, check
 
 SPLITS = ('train', 'val', 'test')
@@ -124,7 +123,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'work_dirs/CONFIG/data)')
     add('--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=CfgOptions,
         default={},
         metavar='KEY=VALUE',
         help='changes to the config, as of mim train')

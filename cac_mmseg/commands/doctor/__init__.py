@@ -82,8 +82,8 @@ def _torch() -> Iterator[Finding]:
     else:
         yield Finding(
             'note', 'GPU', 'none that this torch can use',
-            'training the large configs on a CPU takes weeks: try '
-            'configs/cac_r18_contextshapes.py')
+            'training the large configs on a CPU takes weeks: try the config '
+            'cac_r18_contextshapes')
 
 
 def _stack() -> Finding:

@@ -49,6 +49,11 @@ def examine_weights(path: str, config: Optional[str] = None) -> Finding:
 def _recognise(path: str, weights: Dict[str, Tensor]) -> Finding:
     """Name a ResNet by the tensors of its stem."""
     names = {name.removeprefix('backbone.') for name in weights}
+    if names != {*weights}:
+        kind = 'ResNetV1c' if 'stem.0.weight' in names else 'model'
+        return Finding('note', 'weights',
+                       f'{path} is of a {kind} with its decode head',
+                       f'to start from its backbone, {_prefixed(path)}')
     if 'stem.0.weight' in names:
         return Finding('ok', 'weights', f'{path} is of a ResNetV1c')
     if 'conv1.weight' in names and 'layer1.0.conv1.weight' in names:
@@ -124,14 +129,18 @@ def _fix(path: str, weights: Dict[str, Tensor], state: Dict[str,
     for key in weights:
         prefix = key.partition('.')[0]
         if key.removeprefix(f'{prefix}.') in state:  # of a whole model
-            return ('give mim train --cfg-options model.pretrained=None '
-                    'model.backbone.init_cfg.type=Pretrained '
-                    f'model.backbone.init_cfg.checkpoint={path} '
-                    f'model.backbone.init_cfg.prefix={prefix}.')
+            return _prefixed(path, prefix)
     if 'stem.0.weight' in state and 'conv1.weight' in weights:
         return ('give mim train --cfg-options model.backbone.type=ResNet, '
                 f'and {STYLE}')
     return 'give weights of that backbone'
+
+
+def _prefixed(path: str, prefix: str = 'backbone') -> str:
+    return ('give mim train --cfg-options model.pretrained=None '
+            'model.backbone.init_cfg.type=Pretrained '
+            f'model.backbone.init_cfg.checkpoint={path} '
+            f'model.backbone.init_cfg.prefix={prefix}.')
 
 
 def _some(names: List[str]) -> str:
