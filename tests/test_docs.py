@@ -37,6 +37,7 @@ ELSEWHERE = [
     (r'mim (train|test) mmsegmentation configs/cac_r18_camvid.py '
      r'.*--(resume|show-dir|tta)', 'of another config: test_mim'),
     (r'python -m tools study ', 'an hour or more; in short: test_study'),
+    (r'python -m tools table ', 'test_study'),
     (r'python -m tools\.checks\.', 'an hour; in short: test_explain_check, '
      'test_permute_context, test_adopt'),
     (r'python -m cac_mmseg cost .*--time', 'test_cost'),
