@@ -85,7 +85,7 @@ explain bare.py bare.pth image.png --out out --at 1 1 | 2 | the model has no\
  context to attribute
 check-data gone.py | 2 | gone.py is not a file
 check-data config.py --cfg-options foo | 2 | must be KEY=VALUE ..., got foo
-publish weights.pth /proc/out.pth | 2 | /proc/out.pth cannot be written
+adopt bare.py --out /proc/out.py | 2 | /proc/out.py cannot be written
 check-data text.png | 2 | text.png cannot be read as a config
 check-data camvid.py --out new | 2 | train data cannot be listed
 check-data config.py --out text.png | 2 | cannot be made a folder
@@ -173,7 +173,7 @@ def test_a_process_ends_with_the_message_alone(folder):
     usage, *_, message = done.stderr.splitlines()
     assert usage.startswith('usage: python -m cac_mmseg')
     assert message.endswith('give a config such as '
-                            'configs/cac_r50_cityscapes.py')
+                            'configs/cac_r50_cityscapes.py, or its name')
     assert 'Traceback' not in done.stderr
     assert 'warn' not in done.stderr.lower()
 
