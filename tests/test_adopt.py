@@ -204,10 +204,10 @@ def test_kinds_of_config_of_mmseg():
     init_default_scope('mmseg')
     paths = adopt_check.all_configs()
     assert len(paths) > 600
-    paths = random.Random(SEED).sample(paths, 60)
+    paths = random.Random(SEED).sample(paths, 30)
     outcomes = [*adopt_check.survey(paths, quick=True)]
     print(adopt_check.tables(outcomes))
-    assert len(outcomes) > 20
+    assert len(outcomes) > 10
     assert not [o for o in outcomes if o.state == 'failed']
     # a refusal has a reason that has been thought of
     reasons = {o.detail.split()[0] for o in outcomes if o.state == 'refused'}

@@ -130,9 +130,12 @@ def test_a_users_config_inherits_from_an_installed_one(run):
         base = config_path('cac_r18_contextshapes')
         Path('mine.py').write_text(f'_base_ = {base!r}\\n'
             'model = dict(decode_head=dict(num_heads=2))')""")
-    output = run('mim', 'train', 'mmsegmentation', 'mine.py', '--cfg-options',
-                 *SHORT)
-    assert 'num_heads=2' in output and 'finished successfully' in output
+    output = run('python', '-m', 'cac_mmseg', 'cost', 'mine.py',
+                 'cac_r18_contextshapes')
+    rows = [line.split('|') for line in output.splitlines() if 'CaC' in line]
+    (_, mine, of_two, *_), (_, _, of_one, *_) = rows
+    two, one = (int(cell.replace(',', '')) for cell in (of_two, of_one))
+    assert 'mine' in mine and two > 1.2 * one  # modules
 
 
 def test_config_path():
