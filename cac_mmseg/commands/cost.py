@@ -149,13 +149,13 @@ def _of_configs(arguments: argparse.Namespace) -> None:
         for path, error in errors.items():
             rows[path]['error'] = error
     print(head_table([*rows.values()], size))
-    if all('error' in row for row in rows.values()):
-        sys.exit(1)
     if arguments.time:
         print(f'\n{conditions("cac_mmseg", arguments.device)}\n'
               f'batch: {arguments.batch}, float32; median of '
               f'{arguments.rounds} rounds; the first that runs: '
               f'{next((rows[path]["name"] for path in cases), "none")}')
+    if all('error' in row for row in rows.values()):
+        sys.exit(1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -185,7 +185,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the table.
+    """Print the table; exit with 1 if no head runs.
 
     Raises:
         FileNotFoundError, ValueError: naming the option that does not fit, or
