@@ -11,7 +11,7 @@ from conftest import shown, start, tool
 
 from cac_mmseg.attribution.paths import record
 from cac_mmseg.attribution.shares import attribute_context
-from cac_mmseg.datasets.scene import (DRIVING, HEIGHT, SIGNAL, WAITING, WIDTH,
+from cac_mmseg.datasets.scene import (MOVING, HEIGHT, SIGNAL, WAITING, WIDTH,
                                       draw_scene)
 from cac_mmseg.drawing.reader import Reader
 from cac_mmseg.stack.checkpoint import load_model
@@ -115,7 +115,7 @@ def test_context_is_needed_and_found(learned):
     for i in range(10):
         path = f'contextshapes://image/val/0/{i:06d}.png'
         image, label = draw_scene('val', 0, i)
-        cars = np.isin(label, (WAITING, DRIVING))
+        cars = np.isin(label, (WAITING, MOVING))
         if not cars.any():
             continue
         recording = record(model, reader.batch(reader.read(path)))
@@ -139,7 +139,7 @@ def test_the_page_shows_the_signal_to_who_points_at_a_car(
     config, checkpoint = learned
     for i in range(3):
         image, label = draw_scene('val', 0, i)
-        pixels = np.argwhere(np.isin(label, (WAITING, DRIVING)))
+        pixels = np.argwhere(np.isin(label, (WAITING, MOVING)))
         y, x = pixels[len(pixels) // 2]
         path = f'contextshapes://image/val/0/{i:06d}.png'
         cli(f'explain {config} {checkpoint} {path} --html --out {tmp_path}')

@@ -1,4 +1,4 @@
-"""ContextShapes: a generated data set that cannot be solved locally."""
+"""ContextShapes and Crossing: drawn, and not to be solved locally."""
 from functools import lru_cache
 from typing import List
 
@@ -9,8 +9,6 @@ from mmseg.registry import DATASETS
 
 from ..checks import check_int
 from .scene import SPLITS, draw_scene
-
-PREFIX = 'contextshapes'
 
 # an image and its label map are asked for one after the other
 _scene = lru_cache(maxsize=4)(draw_scene)
@@ -46,6 +44,7 @@ class ContextShapesDataset(BaseSegDataset):
         classes=('background', 'tree', 'waiting car', 'driving car'),
         palette=[[128, 128, 128], [107, 142, 35], [220, 20, 60], [0, 130,
                                                                   180]])
+    prefix = 'contextshapes'
 
     def __init__(self,
                  split: str = 'train',
@@ -63,8 +62,8 @@ class ContextShapesDataset(BaseSegDataset):
         """Name the images; nothing is drawn yet."""
         return [
             dict(
-                img_path=f'{PREFIX}://image/{name}',
-                seg_map_path=f'{PREFIX}://label/{name}',
+                img_path=f'{self.prefix}://image/{name}',
+                seg_map_path=f'{self.prefix}://label/{name}',
                 label_map=self.label_map,
                 reduce_zero_label=self.reduce_zero_label,
                 seg_fields=[])
@@ -73,20 +72,44 @@ class ContextShapesDataset(BaseSegDataset):
         ]
 
 
-@register_backend(name=PREFIX, prefixes=PREFIX)
+@DATASETS.register_module()
+class CrossingDataset(ContextShapesDataset):
+    """A crossing: pedestrians wait while cars drive, and the reverse.
+
+    As ContextShapes, with pedestrians beside the cars, who cover as many
+    pixels. At green cars are 'moving' and pedestrians 'waiting', at red cars
+    are 'waiting' and pedestrians 'moving'. So context cannot speak for a
+    class at all positions alike: a head whose logits are f(position) +
+    g(context) gets at least one of the four combinations wrong.
+
+    Paths are ``crossing://image/<split>/<seed>/<index>.png``, and
+    ``crossing://label/...``.
+    """
+    METAINFO = dict(
+        classes=('background', 'tree', 'waiting', 'moving'),
+        palette=ContextShapesDataset.METAINFO['palette'])
+    prefix = 'crossing'
+
+
+PREFIXES = (ContextShapesDataset.prefix, CrossingDataset.prefix)
+
+
+@register_backend(name='contextshapes', prefixes=PREFIXES)
 class ContextShapesBackend(BaseStorageBackend):
-    """Serve ``contextshapes://{image,label}/<split>/<seed>/<index>.png``."""
+    """Serve ``PREFIX://{image,label}/<split>/<seed>/<index>.png``."""
 
     def get(self, filepath: str) -> bytes:
         """Return the PNG of an image (BGR to OpenCV) or label map."""
+        prefix, _, path = str(filepath).partition('://')
         try:
-            kind, split, seed, name = str(filepath).split('://')[1].split('/')
-            scene = _scene(split, int(seed), int(name.split('.')[0]))
+            kind, split, seed, name = path.split('/')
+            scene = _scene(split, int(seed), int(name.split('.')[0]),
+                           prefix == CrossingDataset.prefix)
             picture = dict(image=scene[0], label=scene[1])[kind]
-        except (IndexError, KeyError, ValueError):
+        except (KeyError, ValueError):
             raise FileNotFoundError(
-                f'{filepath} does not exist: ContextShapes serves '
-                f'{PREFIX}://{{image,label}}/{{{",".join(SPLITS)}}}/<seed>/'
+                f'{filepath} does not exist: there are '
+                f'{prefix}://{{image,label}}/{{{",".join(SPLITS)}}}/<seed>/'
                 '<index>.png') from None
         return cv2.imencode('.png', picture)[1].tobytes()
 

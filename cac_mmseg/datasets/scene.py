@@ -1,5 +1,6 @@
-"""Draw the scenes of ContextShapes: cars and trees around a traffic signal."""
-from typing import Callable, Tuple
+"""Draw the scenes of ContextShapes and Crossing, around a traffic signal."""
+from functools import partial
+from typing import Callable, Iterator, List, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.random import RandomState
 
 SPLITS = ('train', 'val', 'test')
 HEIGHT, WIDTH = 128, 192
-BACKGROUND, TREE, WAITING, DRIVING = range(4)
+BACKGROUND, TREE, WAITING, MOVING = range(4)
 SIGNAL = 26  # columns at the border that belong to the signal
 # Columns between the signal and any car. A network of the first two ResNet-18
 # stages at stride 8, a 3x3 convolution and bilinear upsampling sees at most
@@ -15,16 +16,24 @@ SIGNAL = 26  # columns at the border that belong to the signal
 GAP = 66
 
 RED, GREEN, UNLIT = (40, 40, 250), (60, 230, 60), (50, 50, 50)  # BGR
+# lowest and highest value of each channel
+ANY = ((30, 239), ) * 3
+COLD = ((170, 239), (60, 159), (30, 99))
+WARM = ((30, 99), (100, 199), (170, 239))
+Shades = Sequence[Tuple[int, int]]
 
 
-def draw_scene(split: str, seed: int,
-               index: int) -> Tuple[np.ndarray, np.ndarray]:
+def draw_scene(split: str,
+               seed: int,
+               index: int,
+               crossing: bool = False) -> Tuple[np.ndarray, np.ndarray]:
     """Draw one scene, the same for the same arguments.
 
     Args:
         split: 'train', 'val' or 'test': disjoint random streams.
         seed: Of the data set, non-negative.
         index: Of the image, non-negative.
+        crossing: Whether there are pedestrians, who wait while cars drive.
 
     Returns:
         Image (128, 192, 3), uint8, BGR, and label map (128, 192), uint8.
@@ -33,14 +42,17 @@ def draw_scene(split: str, seed: int,
     rng = RandomState([SPLITS.index(split), seed, index])
     image = _draw_ground(rng)
     label = np.full((HEIGHT, WIDTH), BACKGROUND, np.uint8)
-    green = bool(rng.randint(2))
+    # Most signals to train on are green. If as many were red, neither the kind
+    # of an object nor the signal alone would tell anything of its label, no
+    # gradient would point to either, and chance decide when a head finds both.
+    green = bool(rng.randint(3 if crossing and split == 'train' else 2))
     mirror = bool(rng.randint(2))
 
     _draw_signal(rng, image, green)
     free = np.ones((HEIGHT, WIDTH), bool)
-    for _ in range(rng.randint(2, 5)):
-        _place(rng, image, label, free, SIGNAL + GAP, _draw_car,
-               DRIVING if green else WAITING)
+    for draw, moves in (_crossing if crossing else _cars)(rng, green):
+        _place(rng, image, label, free, SIGNAL + GAP, draw,
+               MOVING if moves else WAITING)
     for _ in range(rng.randint(1, 4)):
         _place(rng, image, label, free, SIGNAL, _draw_tree, TREE)
 
@@ -49,6 +61,23 @@ def draw_scene(split: str, seed: int,
     if mirror:
         image, label = image[:, ::-1], label[:, ::-1]
     return np.ascontiguousarray(image), np.ascontiguousarray(label)
+
+
+def _cars(rng: RandomState, green: bool) -> Iterator[Tuple[Callable, bool]]:
+    """Yield how to draw each object that the signal is for; if it moves."""
+    for _ in range(rng.randint(2, 5)):
+        yield partial(_draw_car, shades=ANY), green
+
+
+def _crossing(rng: RandomState,
+              green: bool) -> Iterator[Tuple[Callable, bool]]:
+    """The same of as many pedestrians as cars, in random order."""
+    pairs = rng.randint(2, 4)
+    for is_car in rng.permutation(2 * pairs) < pairs:
+        if is_car:
+            yield partial(_draw_car, shades=COLD), green
+        else:
+            yield _draw_pedestrian, not green
 
 
 def _draw_ground(rng: RandomState) -> np.ndarray:
@@ -83,10 +112,15 @@ def _place(rng: RandomState, image: np.ndarray, label: np.ndarray,
             return
 
 
-def _draw_car(rng: RandomState) -> Tuple[np.ndarray, np.ndarray]:
-    """A car from above, in any colour, facing any of four directions."""
+def _colour(rng: RandomState, shades: Shades) -> List[int]:
+    return [rng.randint(low, high + 1) for low, high in shades]
+
+
+def _draw_car(rng: RandomState,
+              shades: Shades) -> Tuple[np.ndarray, np.ndarray]:
+    """A car from above, facing any of four directions."""
     length, width, cut = rng.randint(38, 47), rng.randint(22, 27), 4
-    colour = rng.randint(30, 240, 3).tolist()
+    colour = _colour(rng, shades)
     body = np.array([(0, cut), (cut, 0), (length - 1 - cut, 0),
                      (length - 1, cut), (length - 1, width - 1 - cut),
                      (length - 1 - cut, width - 1), (cut, width - 1),
@@ -100,6 +134,24 @@ def _draw_car(rng: RandomState) -> Tuple[np.ndarray, np.ndarray]:
                   glass, -1)
     cv2.rectangle(colours, (length * 3 // 4, 4),
                   (length * 3 // 4 + 3, width - 5), glass, -1)
+    turns = rng.randint(4)
+    return np.rot90(mask.astype(bool), turns), np.rot90(colours, turns)
+
+
+def _draw_pedestrian(rng: RandomState) -> Tuple[np.ndarray, np.ndarray]:
+    """Head and shoulders from above, facing any of four directions.
+
+    As large as a car, so that all have the same share of the IoU.
+    """
+    length, width = rng.randint(46, 53), rng.randint(29, 34)
+    colour = _colour(rng, WARM)
+    mask = np.zeros((width, length), np.uint8)
+    centre = length // 2, width // 2
+    cv2.ellipse(mask, centre, (length // 2 - 1, width // 2 - 1), 0, 0, 360, 1,
+                -1)
+    colours = np.zeros((width, length, 3), np.uint8)
+    colours[:] = colour
+    cv2.circle(colours, centre, width // 3, (40, 50, 60), -1)
     turns = rng.randint(4)
     return np.rot90(mask.astype(bool), turns), np.rot90(colours, turns)
 

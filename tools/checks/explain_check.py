@@ -25,7 +25,7 @@ from cac_mmseg.attribution.pairs import attribute_pairs
 from cac_mmseg.attribution.paths import KernelPath, record
 from cac_mmseg.attribution.shares import attribute_context
 from cac_mmseg.commands.explain import SMALLEST, largest_region
-from cac_mmseg.datasets.scene import DRIVING, SIGNAL, WAITING, draw_scene
+from cac_mmseg.datasets.scene import MOVING, SIGNAL, WAITING, draw_scene
 from cac_mmseg.drawing.explorer import explorer
 from cac_mmseg.drawing.reader import Reader
 from cac_mmseg.errors import UserError
@@ -100,14 +100,14 @@ def ask_about_cars(model: BaseSegmentor, reader: Reader, index: int,
     Empty for an image without cars.
     """
     image, label = draw_scene('val', 0, index)
-    found = np.unique(label[np.isin(label, (WAITING, DRIVING))])
+    found = np.unique(label[np.isin(label, (WAITING, MOVING))])
     if not len(found):
         return {}
     path = f'contextshapes://image/val/0/{index:06d}.png'
     data = reader.batch(reader.read(path))
     region = torch.from_numpy(label == found[0])
     first = int(found[0])
-    classes = (first, WAITING + DRIVING - first)
+    classes = (first, WAITING + MOVING - first)
     inputs = model.data_preprocessor(data, False)['inputs']
     shares = attribute_context(record(model, data), region, classes)
     maps = {

@@ -127,9 +127,10 @@ def compose(protocol: Config, head: str) -> Config:
 def _adapt(config: Config, iterations: Optional[int], amp: bool,
            options: dict) -> None:
     """Set what the command line asks for, and what a study needs."""
-    if iterations:
-        config.train_cfg.update(
-            max_iters=iterations, val_interval=-(-iterations // 2))
+    if iterations:  # as many validations as before
+        schedule = config.train_cfg
+        interval = -(-iterations * schedule.val_interval // schedule.max_iters)
+        schedule.update(max_iters=iterations, val_interval=interval)
         config.param_scheduler[0].end = iterations
     config.merge_from_dict(options)
     if amp:

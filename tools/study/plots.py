@@ -16,7 +16,7 @@ from cac_mmseg.drawing.reader import Reader
 from cac_mmseg.stack.config import build_datasets
 from cac_mmseg.stack.files import new_file
 from .plan import Run
-from .statistics import HeadResults, measured
+from .statistics import HeadResults, additive_bound, measured
 
 ROWS = 4  # images of predictions.png
 SHOWN = ('fcn', 'pspnet', 'cac')  # columns of it, where they were run
@@ -67,9 +67,12 @@ def accuracy_over_cost(heads: Sequence[HeadResults], path: Path) -> None:
     """Draw the mean IoU over each of :data:`COSTS` that was measured."""
     costs = {key: COSTS[key] for key in COSTS if measured(heads, key)}
     rows = len(costs) // 2  # with times two
+    bound = additive_bound(heads)
     with _figure(path, 11, 4 * rows) as figure:
         axes = figure.subplots(rows, 2, sharey=True, squeeze=False)
         for ax, (key, (label, scale)) in zip(axes.flat, costs.items()):
+            if bound:
+                ax.axhline(bound, color='black', linestyle='--')
             for i, head in enumerate(heads):
                 scores, mean = head.scores, head.scores.mean()
                 ax.errorbar(
@@ -116,6 +119,10 @@ def learning_curves(heads: Sequence[HeadResults], path: Path) -> None:
             xlabel='iterations',
             ylabel='training loss, mean of the seeds',
             yscale='log')
+        bound = additive_bound(heads)
+        if bound:
+            right.axhline(
+                bound, color='black', linestyle='--', label='additive bound')
         right.set(xlabel='iterations', ylabel=SPREAD)
 
 

@@ -12,8 +12,8 @@ from cac_mmseg.stack.tables import markdown_table
 from . import plots
 from .plan import Run
 from .results import FIGURES, save
-from .statistics import (DRAWS, Gap, HeadResults, by_head, gaps, measured,
-                         seed_variance)
+from .statistics import (DRAWS, Gap, HeadResults, additive_bound, by_head,
+                         gaps, measured, passes_for_good, seed_variance)
 from .times import ROUNDS
 
 # other columns of the table: key of a run, title, factor, digits
@@ -71,22 +71,31 @@ def table(heads: Sequence[HeadResults], over: Sequence[str]) -> str:
     references = {name: gaps(heads, name) for name in over}
     seeds = sorted({seed for head in heads for seed in head.seeds})
     costs = [cost for cost in COSTS if measured(heads, cost[0])]
+    bound = additive_bound(heads)
     rows = []
     for head in heads:
         scores = dict(zip(head.seeds, head.scores))
         rows.append([
             f'`{head.name}`', f'{head.scores.mean():.1f}',
             ', '.join(f'{scores[s]:.1f}' if s in scores else '-'
-                      for s in seeds), *(_difference(gap.get(head.name))
-                                         for gap in references.values()),
+                      for s in seeds),
+            *([_passed(head, bound)] if bound else []),
+            *(_difference(gap.get(head.name)) for gap in references.values()),
             *(f'{head.median(key) * factor:.{digits}f}'
               for key, _, factor, digits in costs)
         ])
     return markdown_table(
         ('head', 'mIoU', f'of seeds {", ".join(map(str, seeds))}',
+         *([f'above {bound:.1f} from'] if bound else []),
          *(f'over `{name}` [95 %]'
            for name in references), *(title for _, title, _, _ in costs)),
         rows)
+
+
+def _passed(head: HeadResults, bound: float) -> str:
+    """Return from which iteration on each seed is above the bound."""
+    found = (passes_for_good(run['curve'], bound) for run in head.runs)
+    return ', '.join('never' if at is None else str(at) for at in found)
 
 
 def _difference(gap: Optional[Gap]) -> str:
@@ -107,6 +116,10 @@ def _notes(heads: Sequence[HeadResults]) -> Iterator[str]:
     yield (f'{runs[0]["iterations"]} iterations; {len(runs[0]["images"])} '
            'images. Heads are compared on the seeds that they share. The '
            f'interval covers {DRAWS} draws of the images, and {rest}.')
+    if additive_bound(heads):
+        yield (f'Above {additive_bound(heads):.1f}, the bound of a head that '
+               'adds its context: iterations, seed by seed, from which on all '
+               'validations were.')
     if measured(heads, 'timed_on'):
         yield ('step is of a batch, predict of a crop: medians of '
                f'{ROUNDS} rounds of all heads, {runs[0]["timed_on"]}.')

@@ -18,6 +18,7 @@ FIGURES = ('iterations', 'seconds_per_iteration', 'peak_mib', 'saved_mib',
 AREAS = ('intersect', 'union')  # pixels, (images, classes)
 HISTORY = ('loss', 'curve')  # of iterations, of validations
 SHARED = ('classes', 'images')  # by all runs of a study
+BOUND = 'additive_bound'  # mIoU that no head passes that adds its context
 
 
 def save_run(result: dict, path: Path) -> None:

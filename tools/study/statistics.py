@@ -1,11 +1,11 @@
 """Scores of heads, and how sure their differences are."""
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from scipy import stats
 
 from cac_mmseg.errors import UserError
-from .results import AREAS
+from .results import AREAS, BOUND
 
 DRAWS = 10000
 
@@ -61,6 +61,19 @@ def mean_iou(intersect: np.ndarray, union: np.ndarray) -> np.ndarray:
     return np.nanmean(iou(intersect, union), -1)
 
 
+def passes_for_good(curve: Sequence[Sequence[float]],
+                    bound: float) -> Optional[int]:
+    """Return from which iteration on all scores are above a bound, or None.
+
+    Args:
+        curve: Iteration and score of each validation.
+        bound: Of the scores.
+    """
+    below = [i for i, (_, score) in enumerate(curve) if not score > bound]
+    after = curve[below[-1] + 1:] if below else curve
+    return int(after[0][0]) if after else None
+
+
 def by_head(results: Sequence[dict]) -> List[HeadResults]:
     """Gather the results of runs by head, the best first.
 
@@ -86,6 +99,12 @@ def by_head(results: Sequence[dict]) -> List[HeadResults]:
 def measured(heads: Sequence[HeadResults], key: str) -> bool:
     """Return whether a figure, such as a time, is known of all runs."""
     return all(key in run for head in heads for run in head.runs)
+
+
+def additive_bound(heads: Sequence[HeadResults]) -> Optional[float]:
+    """Return the mIoU that no head passes that adds its context, if known."""
+    bounds = {run.get(BOUND) for head in heads for run in head.runs}
+    return bounds.pop() if len(bounds) == 1 else None
 
 
 def bootstrap(heads: Sequence[HeadResults],

@@ -21,7 +21,7 @@ from cac_mmseg.stack.analysis import multiply_adds, saved_bytes
 from cac_mmseg.stack.config import load_config
 from cac_mmseg.stack.decode_heads import Heads
 from cac_mmseg.stack.env import device_name, versions
-from .results import save_run
+from .results import BOUND, save_run
 from .settings import settings
 
 
@@ -79,6 +79,9 @@ def train(folder: Path) -> dict:
         curve=[[min((i + 1) * interval, runner.iter), value]
                for i, value in enumerate(history['val/mIoU'])],
         classes=list(dataset.metainfo['classes']),
+        # of a protocol that has one
+        **{key: config[key]
+           for key in (BOUND, ) if key in config},
         images=[
             Path(dataset.get_data_info(i)['img_path']).stem
             for i in range(len(dataset))
