@@ -11,7 +11,7 @@ from conftest import shown, start, tool
 
 from cac_mmseg.attribution.paths import record
 from cac_mmseg.attribution.shares import attribute_context
-from cac_mmseg.datasets.scene import (MOVING, HEIGHT, SIGNAL, WAITING, WIDTH,
+from cac_mmseg.datasets.scene import (HEIGHT, MOVING, SIGNAL, WAITING, WIDTH,
                                       draw_scene)
 from cac_mmseg.drawing.reader import Reader
 from cac_mmseg.stack.checkpoint import load_model

@@ -110,10 +110,9 @@ def test_the_runs_of_a_study():
 
 def test_a_config_of_a_user_is_a_head_of_every_protocol(tmp_path):
     path = tmp_path / 'mine.py'
-    path.write_text(
-        "model = dict(decode_head=dict(type='CaCHead', "
-        "dilations='${atrous_rates}'))\n"
-        'train_cfg = dict(max_iters=3)\n')
+    path.write_text("model = dict(decode_head=dict(type='CaCHead', "
+                    "dilations='${atrous_rates}'))\n"
+                    'train_cfg = dict(max_iters=3)\n')
     for protocol, classes, rate in ('camvid', 11, 6), ('voc-animals-full', 7,
                                                        12):
         cac, mine = plan(['cac', str(path)], 1, tmp_path, protocol)
@@ -258,11 +257,15 @@ def test_published_results_are_of_these_configs_and_print_the_tables(
         if content == b'mmcls://mobilenet_v2' else digest(content))
     protocol, iterations, batch = re.fullmatch(r'(.+?)-(\d+)(?:-batch(\d+))?',
                                                path.stem).groups()
-    options = {'train_dataloader.batch_size': int(batch or 8)}
+    options = {'train_dataloader.batch_size': int(batch)} if batch else None
     found = results.load(path)
     heads = sorted({one['head'] for one in found})
-    runs = plan(heads, 3, tmp_path, protocol, int(iterations), options=options)
+    seeds = 1 + max(one['seed'] for one in found)
+    runs = plan(heads, seeds, tmp_path, protocol, int(iterations), False,
+                options)
     asked = {str(run): settings.settings(run.config) for run in runs}
+    bound = runs[0].config.get(results.BOUND)
+    assert {one.get(results.BOUND) for one in found} == {bound}
     assert asked == {
         '{head}, seed {seed}'.format(**one): one['settings']
         for one in found
@@ -358,7 +361,10 @@ def test_a_study_is_reported_from_what_it_left(data, tmp_path, rng, capsys,
     assert 'predict, ms' not in capsys.readouterr().out
     figures.clear()
     timed = times.measure(runs)
-    found = [{**one, **timed[one['head']]} for one in found]
+    found = [{
+        **one,
+        **timed[one['head']], results.BOUND: 15.
+    } for one in found]
     report.publish(found, runs, tmp_path, [])
     assert results.load(tmp_path / 'results.npz')[0]['step_ms'] > 0
     heads = by_head(found)
@@ -366,6 +372,7 @@ def test_a_study_is_reported_from_what_it_left(data, tmp_path, rng, capsys,
         assert row['head'] == f'`{one.name}`'
         assert row['of seeds 0, 1'].endswith(' -') == (one.name == 'gcnet')
         assert float(row['predict, ms']) >= 0
+        assert {*row['above 15.0 from'].split(', ')} <= {'10', '-'}
     names = ('accuracy_cost', 'learning_curves', 'predictions')
     drawn = dict(zip(names, dict.fromkeys(figures), strict=True))
     assert all((tmp_path / f'{name}.png').is_file() for name in names)
@@ -376,9 +383,12 @@ def test_a_study_is_reported_from_what_it_left(data, tmp_path, rng, capsys,
         loss, scores = (ax.lines[i] for ax in drawn['learning_curves'].axes)
         assert loss.get_ydata().tolist() == [2., 1.5, 1., .75]
         assert scores.get_xydata().tolist() == [[5, 10], [10, 20]]
+    for ax in drawn['accuracy_cost'].axes + drawn['learning_curves'].axes[1:]:
+        assert any({*line.get_ydata()} == {15.} for line in ax.lines)
     for name in names[:2]:
         entries = drawn[name].legends[0].get_texts()
-        assert {text.get_text() for text in entries} == {'cac', 'gcnet'}
+        assert {text.get_text()
+                for text in entries} - {'additive bound'} == {'cac', 'gcnet'}
     assert {'image', 'ground truth', 'cac'} <= {*texts(drawn['predictions'])}
     # what the first image's prediction, and not its ground truth, looks like
     mask = cv2.imread(str(runs[0].folder / f'masks/{images[0]}.png'), 0)

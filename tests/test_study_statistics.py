@@ -42,6 +42,19 @@ def test_areas_of_images_are_those_of_mmseg(rng):
     assert ours == pytest.approx(reported, abs=0.0051)
 
 
+@pytest.mark.parametrize('scores, expected', [
+    ([1, 2, 3], None),
+    ([6, 7, 8], 10),
+    ([1, 6, 7], 20),
+    ([6, 1, 7], 30),
+    ([1, 6, 5], None),
+])
+def test_a_curve_passes_a_bound_for_good(scores, expected):
+    """At the first validation after the last one that is not above it."""
+    curve = [*zip((10, 20, 30), scores)]
+    assert statistics.passes_for_good(curve, 5) == expected
+
+
 def test_bootstrap_draws_the_same_images_for_all_heads(rng, monkeypatch):
     monkeypatch.setattr(statistics, 'DRAWS', 50)
     heads = [head('a', *areas(rng)), head('b', *areas(rng, seeds=2))]

@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 
 from cac_mmseg import ContextShapesDataset
-from cac_mmseg.datasets.scene import (BACKGROUND, MOVING, GAP, HEIGHT, SIGNAL,
+from cac_mmseg.datasets.scene import (BACKGROUND, GAP, HEIGHT, MOVING, SIGNAL,
                                       TREE, WAITING, WIDTH, draw_scene)
 from cac_mmseg.stack.config import load_config
 
@@ -32,16 +32,18 @@ def is_green(image, label):
     return greens.sum() > reds.sum()
 
 
-def test_every_class_occurs_and_nothing_else():
-    counts = np.bincount(
-        np.concatenate([label.ravel() for _, label in scenes()]), minlength=4)
+@pytest.mark.parametrize('crossing', [False, True])
+def test_every_class_occurs_and_nothing_else(crossing):
+    labels = [label.ravel() for _, label in scenes(crossing=crossing)]
+    counts = np.bincount(np.concatenate(labels), minlength=4)
     assert len(counts) == 4 and (counts > 0.02 * counts.sum()).all(), counts
 
 
 def test_a_scene_is_a_function_of_its_arguments():
     for a, b in zip(draw_scene('val', 3, 5), draw_scene('val', 3, 5)):
         np.testing.assert_array_equal(a, b)
-    for other in [('train', 3, 5), ('val', 4, 5), ('val', 3, 6)]:
+    for other in [('train', 3, 5), ('val', 4, 5), ('val', 3, 6),
+                  ('val', 3, 5, True)]:
         assert (draw_scene('val', 3, 5)[0] != draw_scene(*other)[0]).any()
 
 
@@ -66,38 +68,43 @@ def test_objects_keep_their_distance_from_the_signal(crossing):
         assert (border == BACKGROUND).all()
 
 
-@pytest.mark.parametrize('name', ['fcn', 'cac'])
-def test_only_a_context_head_can_see_the_signal_from_a_car(configs, name):
-    """d logits / d image: exactly zero between any car and the signal."""
-    cfg = Config.fromfile(configs / f'{name}_r18_contextshapes.py')
+@pytest.mark.parametrize('name', ['contextshapes', 'crossing'])
+@pytest.mark.parametrize('context', [False, True])
+def test_only_a_context_head_can_see_the_signal_from_an_object(
+        configs, name, context):
+    """d logits / d image: exactly zero between any object and the signal."""
+    cfg = Config.fromfile(configs / f'cac_r18_{name}.py').model
+    if not context:
+        cfg.decode_head.update(global_pool=False, reweighting='IdentityModule')
     init_default_scope('mmseg')
-    model = MODELS.build(cfg.model).double().eval()
+    model = MODELS.build(cfg).double().eval()
     image = torch.randn(
         1, 3, HEIGHT, WIDTH, dtype=torch.float64, requires_grad=True)
     logits = model.decode_head.predict(
         model.extract_feat(image), [dict(img_shape=(HEIGHT, WIDTH))], None)
-    logits[..., SIGNAL + GAP:].pow(2).sum().backward()  # where cars stand
+    logits[..., SIGNAL + GAP:].pow(2).sum().backward()  # where objects stand
     seen = image.grad[..., :SIGNAL].abs().max()  # where the signal stands
     nearby = image.grad[..., SIGNAL + GAP:].abs().max()
     assert nearby > 0
-    if name == 'fcn':
-        assert seen == 0
-    else:
+    if context:
         assert seen > 1e-9 * nearby
+    else:
+        assert seen == 0
 
 
-def test_loads_through_the_pipeline_of_mmseg(configs):
-    cfg = Config.fromfile(configs / 'cac_r18_contextshapes.py')
+@pytest.mark.parametrize('name', ['contextshapes', 'crossing'])
+def test_loads_through_the_pipeline_of_mmseg(configs, name):
+    cfg = Config.fromfile(configs / f'cac_r18_{name}.py')
     init_default_scope('mmseg')
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     assert len(dataset) == 4000
     sample = dataset[7]
-    image, label = draw_scene('train', 0, 7)
+    image, label = draw_scene('train', 0, 7, name == 'crossing')
     np.testing.assert_array_equal(sample['inputs'].permute(1, 2, 0), image)
     np.testing.assert_array_equal(sample['data_samples'].gt_sem_seg.data[0],
                                   label)
     assert sample['data_samples'].img_path == (
-        'contextshapes://image/train/0/000007.png')
+        f'{name}://image/train/0/000007.png')
 
 
 def test_train_and_val_are_disjoint():
@@ -124,9 +131,9 @@ def test_paths_are_read_by_mmengine_alone():
 
 
 @pytest.mark.parametrize('path', [
-    'contextshapes://image/val/2', 'contextshapes://image/valid/2/1.png',
-    'contextshapes://depth/val/2/1.png', 'contextshapes://image/val/x/1.png',
-    'contextshapes://image/val/-1/1.png'
+    'crossing://image/val/2/1/1.png', 'contextshapes://image/val/2',
+    'contextshapes://image/valid/2/1.png', 'contextshapes://depth/val/2/1.png',
+    'contextshapes://image/val/x/1.png', 'contextshapes://image/val/-1/1.png'
 ])
 def test_a_path_that_is_not_one_says_what_is(path):
     with pytest.raises(FileNotFoundError, match='index') as info:
@@ -137,8 +144,10 @@ def test_a_path_that_is_not_one_says_what_is(path):
 # ---- crossing
 
 CAR, PEDESTRIAN = range(2, 4)  # kinds, after background and tree
-RIGHT = np.eye(4)[[[BACKGROUND, TREE, WAITING, MOVING],  # red
-                   [BACKGROUND, TREE, MOVING, WAITING]]]
+RIGHT = np.eye(4)[[
+    [BACKGROUND, TREE, WAITING, MOVING],  # red
+    [BACKGROUND, TREE, MOVING, WAITING]
+]]
 
 
 def kinds(image, label):

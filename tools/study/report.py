@@ -1,8 +1,9 @@
 """The results of a study: a table, a csv, and plots."""
 import csv
 import io
+from functools import partial
 from pathlib import Path
-from typing import Iterator, List, Optional, Sequence
+from typing import Callable, Dict, Iterator, List, Sequence
 
 import numpy as np
 
@@ -68,42 +69,51 @@ def table(heads: Sequence[HeadResults], over: Sequence[str]) -> str:
 
     The differences that an interval tells from none are bold.
     """
-    references = {name: gaps(heads, name) for name in over}
     seeds = sorted({seed for head in heads for seed in head.seeds})
-    costs = [cost for cost in COSTS if measured(heads, cost[0])]
+    columns: Dict[str, Callable[[HeadResults], str]] = {
+        'head': lambda head: f'`{head.name}`',
+        'mIoU': lambda head: f'{head.scores.mean():.1f}',
+        f'of seeds {", ".join(map(str, seeds))}': partial(_scores, seeds)
+    }
     bound = additive_bound(heads)
-    rows = []
-    for head in heads:
-        scores = dict(zip(head.seeds, head.scores))
-        rows.append([
-            f'`{head.name}`', f'{head.scores.mean():.1f}',
-            ', '.join(f'{scores[s]:.1f}' if s in scores else '-'
-                      for s in seeds),
-            *([_passed(head, bound)] if bound else []),
-            *(_difference(gap.get(head.name)) for gap in references.values()),
-            *(f'{head.median(key) * factor:.{digits}f}'
-              for key, _, factor, digits in costs)
-        ])
-    return markdown_table(
-        ('head', 'mIoU', f'of seeds {", ".join(map(str, seeds))}',
-         *([f'above {bound:.1f} from'] if bound else []),
-         *(f'over `{name}` [95 %]'
-           for name in references), *(title for _, title, _, _ in costs)),
-        rows)
+    if bound:
+        columns[f'above {bound:.1f} from'] = partial(_passes, seeds, bound)
+    for name in over:
+        columns[f'over `{name}` [95 %]'] = partial(_difference,
+                                                   gaps(heads, name))
+    for key, title, factor, digits in COSTS:
+        if measured(heads, key):
+            columns[title] = partial(_cost, key, factor, digits)
+    return markdown_table([*columns],
+                          [[cell(head) for cell in columns.values()]
+                           for head in heads])
 
 
-def _passed(head: HeadResults, bound: float) -> str:
+def _scores(seeds: Sequence[int], head: HeadResults) -> str:
+    scores = dict(zip(head.seeds, head.scores))
+    return ', '.join(f'{scores[s]:.1f}' if s in scores else '-' for s in seeds)
+
+
+def _passes(seeds: Sequence[int], bound: float, head: HeadResults) -> str:
     """Return from which iteration on each seed is above the bound."""
-    found = (passes_for_good(run['curve'], bound) for run in head.runs)
-    return ', '.join('never' if at is None else str(at) for at in found)
+    passes = {
+        run['seed']: passes_for_good(run['curve'], bound) or 'never'
+        for run in head.runs
+    }
+    return ', '.join(f'{passes.get(seed, "-")}' for seed in seeds)
 
 
-def _difference(gap: Optional[Gap]) -> str:
-    if gap is None:
+def _difference(differences: Dict[str, Gap], head: HeadResults) -> str:
+    if head.name not in differences:
         return ''
-    mean = f'{gap.mean:.1f}'.replace('-0.0', '0.0')  # a bound keeps its sign
-    text = f'{mean} [{gap.low:.1f}, {gap.high:.1f}]'
-    return text if gap.low <= 0 <= gap.high else f'**{text}**'
+    mean, low, high = differences[head.name]
+    text = f'{mean:.1f}'.replace('-0.0', '0.0')  # a bound keeps its sign
+    text = f'{text} [{low:.1f}, {high:.1f}]'
+    return text if low <= 0 <= high else f'**{text}**'
+
+
+def _cost(key: str, factor: float, digits: int, head: HeadResults) -> str:
+    return f'{head.median(key) * factor:.{digits}f}'
 
 
 def _notes(heads: Sequence[HeadResults]) -> Iterator[str]:
