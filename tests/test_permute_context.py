@@ -5,7 +5,7 @@ import torch
 from mmengine.config import Config
 from mmseg.apis import init_model
 
-from tools.checks import permute_context
+from tools.checks import image_size, permute_context
 
 KERNELS, BRANCH = 'kernel_norm', 'pool_conv.bn'
 
@@ -63,3 +63,23 @@ def test_a_path_that_a_head_lacks_is_left_out(configs, tmp_path, capsys):
     assert [*rows] == ['cac-nopool', 'cac']
     assert rows['cac-nopool'][3:] == ['', '', '']
     assert all(rows['cac'])
+
+
+def test_a_mean_over_positions_is_a_sum_at_the_size_of_training(
+        configs, tmp_path, capsys):
+    """At another size their kernels differ, and so do predictions."""
+    run = run_of('cac', configs, tmp_path)
+    image_size.main([run, '--images', '2'])
+    lines = [
+        line for line in capsys.readouterr().out.splitlines()
+        if line.startswith('| ')
+    ]
+    *_, mean, total = ([*map(str.strip,
+                             line.strip('|').split('|'))] for line in lines)
+    assert (mean.pop(0), total.pop(0)) == ('mean', 'sum')
+    at = image_size.SCALES.index(1)
+    assert mean[at] == total[at]
+    assert all(mean[i] != total[i] for i in range(len(mean)) if i != at)
+    with pytest.raises(SystemExit):
+        image_size.main([run_of('gone', configs, tmp_path / 'other') + 'x'])
+    assert 'no folder HEAD-seedN' in capsys.readouterr().err

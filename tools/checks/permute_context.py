@@ -51,6 +51,21 @@ def changes(paths: Sequence[ContextPath], mean: Sequence[Tensor],
     return {name: part for name, part in zip(CHANGES, parts) if part}
 
 
+def load_run_model(run: Path) -> BaseSegmentor:
+    """Build the model of a run, to segment image by image.
+
+    Raises:
+        UserError: If there is none.
+    """
+    checkpoint = next(run.glob('work_dir/iter_*.pth'), None)
+    if checkpoint is None:
+        raise UserError(f'{run} is no folder HEAD-seedN of a study: it holds '
+                        'no work_dir/iter_*.pth')
+    model = load_model(run / 'config.py', checkpoint)
+    model.cfg.val_dataloader.batch_size = 1
+    return model
+
+
 @torch.no_grad()
 def segment(model: BaseSegmentor, data: dict) -> np.ndarray:
     """Segment an image: intersections and unions with the truth, (2, K)."""
@@ -63,12 +78,7 @@ def segment(model: BaseSegmentor, data: dict) -> np.ndarray:
 
 def measure(run: Path, images: Optional[int]) -> Dict[str, np.ndarray]:
     """Segment the images with each context: their areas, (images, 2, K)."""
-    checkpoint = next(run.glob('work_dir/iter_*.pth'), None)
-    if checkpoint is None:
-        raise UserError(f'{run} is no folder HEAD-seedN of a study: it holds '
-                        'no work_dir/iter_*.pth')
-    model = load_model(run / 'config.py', checkpoint)
-    model.cfg.val_dataloader.batch_size = 1
+    model = load_run_model(run)
     loader = Runner.build_dataloader(model.cfg.val_dataloader)
     areas: Dict[str, List[np.ndarray]] = {OWN: []}
     means: List[List[Tensor]] = []

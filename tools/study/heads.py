@@ -5,9 +5,17 @@ the backbone's stages. All else comes from the protocol.
 """
 from typing import Any, Dict
 
+import torch.nn as nn
+from mmseg.registry import MODELS
+
 
 def _cac(**arguments: Any) -> dict:
     return dict(type='CaCHead', **arguments)
+
+
+@MODELS.register_module()
+class NoNorm(nn.Identity):
+    """In the place of a norm: what it is given."""
 
 
 HEADS: Dict[str, dict] = {
@@ -47,12 +55,22 @@ HEADS: Dict[str, dict] = {
     _cac(),
     'cac-nopool':
     _cac(global_pool=False),
+    'cac-heads2':
+    _cac(num_heads=2),
+    'cac-heads3':
+    _cac(num_heads=3),
     'cac-heads4':
     _cac(num_heads=4),
     'cac-shared':
     _cac(share_kernels=True),
+    'cac-k1':
+    _cac(kernel_size=1),
     'cac-k5':
     _cac(kernel_size=5),
+    'cac-d1':
+    _cac(dilations=(1, )),
+    'cac-d1-3':
+    _cac(dilations=(1, 3)),
     # smaller dilations, for a map at output stride 16
     'cac-d1-2-3':
     _cac(dilations=(1, 2, 3)),
@@ -61,6 +79,9 @@ HEADS: Dict[str, dict] = {
     _cac(
         reweighting=dict(
             type='CaCModule', norm_cfg=dict(type='GN', num_groups=3))),
+    # and not at all
+    'cac-kernel-none':
+    _cac(reweighting=dict(type='CaCModule', norm_cfg=dict(type='NoNorm'))),
     # kernels start at zero, and each weight at 1.5: the scale of their
     # normalisation is learned from 0
     'cac-zero':

@@ -21,6 +21,7 @@ from cac_mmseg.stack.analysis import multiply_adds, saved_bytes
 from cac_mmseg.stack.config import load_config
 from cac_mmseg.stack.decode_heads import Heads
 from cac_mmseg.stack.env import device_name, versions
+from . import heads  # noqa: F401, registers what they use
 from .results import BOUND, save_run
 from .settings import settings
 
