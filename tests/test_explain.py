@@ -44,8 +44,8 @@ def test_by_default_the_largest_region_of_each_class():
 @pytest.mark.parametrize(
     'asked, index, size, inside',
     [
-        (dict(at=(3, 15)), 2, 16, (14, 2)),  # x, y: its region
-        (dict(at=(3, 15), class_name='road'), 1, 16, (14, 2)),
+        (dict(at=[(3, 15)]), 2, 16, (14, 2)),  # x, y: its region
+        (dict(at=[(3, 15)], class_name='road'), 1, 16, (14, 2)),
         (dict(class_name='car'), 2, 60, (15, 20)),  # its largest region
     ])
 def test_a_pixel_or_a_class_asks_about_a_region(asked, index, size, inside):
@@ -65,7 +65,10 @@ def test_a_mask_is_the_region(tmp_path):
 def test_regions_of_the_class_compared_with_are_left_out():
     assert [question.index for question in ask(against='road')] == [0, 2]
     assert {question.against for question in ask(against='road')} == {1}
-    assert not ask(against='car', at=(3, 15))
+    assert not ask(against='car', at=[(3, 15)])
+    # and in the order in which they are asked about
+    two = ask(against='road', at=[(20, 15), (3, 15), (9, 18)])
+    assert [question.region.sum() for question in two] == [60, 16]
 
 
 OUT = re.compile(r': (.+ over .+: margin .+), error of the sum')

@@ -89,14 +89,13 @@ def test_a_camvid_run_without_the_data_says_where_it_is(tmp_path, configs):
 
 @pytest.fixture(scope='module')
 def learned(tmp_path_factory, configs):
-    """Config and checkpoint of ContextShapes at full length: minutes."""
+    """Config and checkpoint of the crossing at full length: a minute."""
     folder = tmp_path_factory.mktemp('trained')
-    config = configs / 'cac_r18_contextshapes.py'
-    # without context a head can only guess, which scores below 60: a test of
-    # the data set shows that the bare convolution is blind to the signal
+    config = configs / 'cac_r18_crossing.py'
+    # above the bound of whatever adds its context, or has none
     output = tool('train', config, '--cfg-options', *HERE, cwd=folder)
-    assert miou(output) >= 85
-    return config, folder / 'work_dirs/cac_r18_contextshapes/iter_400.pth'
+    assert miou(output) >= 88
+    return config, folder / 'work_dirs/cac_r18_crossing/iter_400.pth'
 
 
 def signal_is_left(image):
@@ -106,42 +105,43 @@ def signal_is_left(image):
 
 
 @pytest.mark.slow
-def test_context_is_needed_and_found(learned):
-    """Asked about cars, the model says that it looks at the signal."""
+def test_one_signal_speaks_for_moving_and_against_it(learned):
+    """Asked about who moves and who waits, the model looks at the signal."""
     config, checkpoint = learned
     model = load_model(config, checkpoint)
     reader = Reader(dataset_without_data(model.cfg))
     found = []
     for i in range(10):
-        path = f'contextshapes://image/val/0/{i:06d}.png'
-        image, label = draw_scene('val', 0, i)
-        cars = np.isin(label, (WAITING, MOVING))
-        if not cars.any():
-            continue
+        image, label = draw_scene('val', 0, i, crossing=True)
+        path = f'crossing://image/val/0/{i:06d}.png'
         recording = record(model, reader.batch(reader.read(path)))
-        shares = attribute_context(
-            recording, torch.from_numpy(cars),
-            tuple(np.unique(label[cars]).tolist()) + (None, ))
-        mass = shares.total.abs()
-        columns = mass.shape[1] * SIGNAL // WIDTH + 1
-        at_signal = (mass if signal_is_left(image) else mass.flip(1))
-        at_signal = at_signal[:, :columns]
-        found.append(
-            (at_signal.max() == mass.max(), at_signal.sum() / mass.sum()))
-        assert shares.error <= 1e-3
+        for asked in {WAITING, MOVING} & {*np.unique(label)}:
+            shares = attribute_context(recording,
+                                       torch.from_numpy(label == asked),
+                                       (MOVING, WAITING))
+            assert shares.error <= 1e-3
+            total = shares.total if signal_is_left(image) else \
+                shares.total.flip(1)
+            columns = total.shape[1] * SIGNAL // WIDTH + 1
+            at_signal = total[:, :columns]
+            assert (at_signal.sum() > 0) == (asked == MOVING)
+            mass = at_signal.abs()
+            found.append((mass.max() == total.abs().max(),
+                          mass.sum() / total.abs().sum()))
     peaks, masses = zip(*found)
-    assert all(peaks) and np.mean(masses) > 0.5
+    # its box covers 0.07 of the map
+    assert all(peaks) and np.mean(masses) > 0.35
 
 
 @pytest.mark.slow
-def test_the_page_shows_the_signal_to_who_points_at_a_car(
+def test_the_page_shows_the_signal_to_who_points_at_an_object(
         learned, show, tmp_path, cli):
     config, checkpoint = learned
     for i in range(3):
-        image, label = draw_scene('val', 0, i)
+        image, label = draw_scene('val', 0, i, crossing=True)
         pixels = np.argwhere(np.isin(label, (WAITING, MOVING)))
         y, x = pixels[len(pixels) // 2]
-        path = f'contextshapes://image/val/0/{i:06d}.png'
+        path = f'crossing://image/val/0/{i:06d}.png'
         cli(f'explain {config} {checkpoint} {path} --html --out {tmp_path}')
         page = show((tmp_path / f'{i:06d}.html').read_text(encoding='utf-8'))
         box = page.locator('#image').bounding_box()

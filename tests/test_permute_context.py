@@ -79,7 +79,7 @@ def test_a_mean_over_positions_is_a_sum_at_the_size_of_training(
     assert (mean.pop(0), total.pop(0)) == ('mean', 'sum')
     at = image_size.SCALES.index(1)
     assert mean[at] == total[at]
-    assert all(mean[i] != total[i] for i in range(len(mean)) if i != at)
+    assert mean[:at] + mean[at + 1:] != total[:at] + total[at + 1:]
     with pytest.raises(SystemExit):
         image_size.main([run_of('gone', configs, tmp_path / 'other') + 'x'])
     assert 'no folder HEAD-seedN' in capsys.readouterr().err

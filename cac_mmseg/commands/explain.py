@@ -132,9 +132,9 @@ def questions(arguments: argparse.Namespace, labels: np.ndarray,
     if arguments.mask:
         found = [(read_mask(arguments.mask, labels.shape), index)]
     elif arguments.at:
-        x, y = arguments.at
-        region = region_at(labels, x, y)
-        found = [(region, int(labels[y, x]) if index is None else index)]
+        found = [(region_at(labels, x, y),
+                  int(labels[y, x]) if index is None else index)
+                 for x, y in arguments.at]
     elif index is not None:
         found = [(largest_region(labels, index), index)]
     else:
@@ -158,8 +158,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--at',
         type=int,
         nargs=2,
+        action='append',
         metavar=('X', 'Y'),
-        help='explain the region that is predicted at this pixel')
+        help='explain the region that is predicted at this pixel; repeated, a '
+        'row for each')
     where.add_argument(
         '--mask',
         metavar='FILE',
@@ -221,7 +223,8 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.html:
             lines.append(
                 write_page(recording, sample, labels, reader.meta,
-                           file.with_suffix('.html'), arguments.at))
+                           file.with_suffix('.html'),
+                           (arguments.at or [None])[0]))
     print()
     if len(skipped) == len(images):
         raise UserError('\n'.join(skipped))

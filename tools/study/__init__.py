@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('--protocol',
         choices=PROTOCOLS,
         default=DEFAULT,
-        help='data, backbone and schedule; contextshapes takes minutes on a '
+        help='data, backbone and schedule; crossing takes a minute a run on a '
         'CPU, and no file; voc-animals and camvid are for a CPU, -full for a '
         'GPU, -tune to choose a learning rate '
         '(default: %(default)s)')

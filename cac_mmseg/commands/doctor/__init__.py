@@ -83,7 +83,7 @@ def _torch() -> Iterator[Finding]:
         yield Finding(
             'note', 'GPU', 'none that this torch can use',
             'training the large configs on a CPU takes weeks: try the config '
-            'cac_r18_contextshapes')
+            'cac_r18_crossing')
 
 
 def _stack() -> Finding:
