@@ -16,11 +16,11 @@ import os, signal, sys
 import torch.distributed as dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from toy_runs import contextshapes
+from toy_runs import short_run
 
 iterations, resume, dies = map(int, sys.argv[1:])
 dist.init_process_group('gloo')
-cfg = contextshapes('work', iterations, resume=bool(resume))
+cfg = short_run('work', iterations, resume=bool(resume))
 cfg.launcher = 'pytorch'
 cfg.model_wrapper_cfg = dict(device_ids=None)
 cfg.default_hooks.checkpoint.interval = 2
@@ -59,7 +59,7 @@ from mmseg.structures import SegDataSample
 from torch.nn.parallel import DistributedDataParallel
 from cac_mmseg.hooks.preflight import agree
 from cac_mmseg.stack.checkpoint import _from_url
-from toy_runs import contextshapes
+from toy_runs import short_run
 
 dist.init_process_group('gloo', timeout=timedelta(seconds=300))
 rank, pair = dist.get_rank(), dist.new_subgroups(2)[0]
@@ -80,7 +80,7 @@ torch.manual_seed(0)
 images = torch.randn(8, 3, 64, 96, dtype=torch.float64)
 labels = torch.randint(0, 4, (8, 1, 64, 96))
 for norm in ('GN', 'frozen BN'):
-    cfg = contextshapes('work', 1).model
+    cfg = short_run('work', 1).model
     if norm == 'GN':
         cfg.decode_head.norm_cfg = dict(type='GN', num_groups=8)
         cfg.backbone.norm_cfg = dict(type='GN', num_groups=8)

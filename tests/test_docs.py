@@ -179,7 +179,7 @@ def shortened(command):
     extra = []
     if command.startswith(('mim train', 'mim test', 'mim gridsearch')):
         extra += TINY
-    if 'contextshapes' in command:
+    if 'contextshapes' in command or 'crossing' in command:
         extra += FEW
     if command.startswith('mim train mmsegmentation my_data.py'):
         extra += SMALL
@@ -221,7 +221,7 @@ def test_commands_do_what_the_pages_say(sandbox, monkeypatch):
     for command in order:
         execute(command)
         for name, number in dict(
-                cac_r18_camvid=1000, cac_r18_contextshapes=400,
+                cac_r18_camvid=1000, cac_r18_crossing=400,
                 my_data=10000).items():
             keep(sandbox / 'work_dirs' / name, number)
         for published in sandbox.glob('cac_r18_camvid-*.pth'):

@@ -18,13 +18,13 @@ TRAIN = f'''
 import glob, math, os, random, signal, sys, time
 import torch
 from mmengine.runner import Runner
-from toy_runs import contextshapes
+from toy_runs import short_run
 
 
 def train():
     """Train to the end, or go on from the last checkpoint."""
     torch.set_num_threads(1)
-    cfg = contextshapes('work', {ITERATIONS}, resume=True)
+    cfg = short_run('work', {ITERATIONS}, resume=True)
     cfg.randomness = dict(seed=1, deterministic=True)
     cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=3)
     Runner.from_cfg(cfg).train()
@@ -228,7 +228,7 @@ def test_a_broken_checkpoint_that_is_asked_for_is_an_error(
 def test_a_poisoned_checkpoint_is_not_run_by_mmseg(tmp_path, configs):
     """mmengine would run it: our hook reads it first."""
     poison(tmp_path / 'evil.pth')
-    config = configs / 'cac_r18_contextshapes.py'
+    config = configs / 'cac_r18_crossing.py'
     for arguments in (('test', config, 'evil.pth'),
                       ('train', config, '--cfg-options',
                        'model.pretrained=evil.pth')):

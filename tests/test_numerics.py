@@ -152,7 +152,7 @@ def test_deterministic_training_repeats_bit_by_bit():
 @pytest.mark.slow
 def test_bfloat16_autocast_trains_as_float32_does(configs):
     """``--amp`` itself asks for a GPU: this is what it does, on a CPU."""
-    config = load_config(configs / 'cac_r18_contextshapes.py')
+    config = load_config(configs / 'cac_r18_crossing.py')
     dataset = DATASETS.build(config.train_dataloader.dataset)
     losses = {}
     for enabled in (False, True):

@@ -21,7 +21,7 @@ from mmseg.models import FCNHead
 from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 from test_mim import SHORT
-from toy_runs import contextshapes
+from toy_runs import short_run
 
 from cac_mmseg import CheckLabels, config_path
 from cac_mmseg.hooks.label_check import LabelCheck
@@ -34,7 +34,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(what, name, **options):
-        runner = Runner.from_cfg(contextshapes('work_dir', 2, name, **options))
+        runner = Runner.from_cfg(short_run('work_dir', 2, name, **options))
         getattr(runner, what)()
         return runner
 

@@ -2,7 +2,7 @@
 import pytest
 import torch
 from mmengine.runner import Runner
-from toy_runs import contextshapes
+from toy_runs import short_run
 
 from cac_mmseg.stack.checkpoint import load_weights
 
@@ -16,7 +16,7 @@ def train(tmp_path_factory):
 
     def run(**changes):
         folder = tmp_path_factory.mktemp('run')
-        cfg = contextshapes(folder, ITERATIONS, **changes)
+        cfg = short_run(folder, ITERATIONS, **changes)
         cfg.randomness = dict(seed=3, deterministic=True)
         cfg.experiment_name = folder.name
         runner = Runner.from_cfg(cfg)

@@ -79,21 +79,21 @@ def test_mim_lists_and_finds_it(run):
 
 @pytest.mark.slow
 def test_trains_and_tests_by_config_name(run):
-    name = 'cac_r18_contextshapes.py'
+    name = 'cac_r18_crossing.py'
     output = run('mim', 'train', 'cacnet-mmseg', name, '--cfg-options', *SHORT)
     assert 'Training finished successfully' in output
     output = run('mim', 'test', 'cacnet-mmseg', name, '--checkpoint',
-                 'work_dirs/cac_r18_contextshapes/iter_6.pth', '--cfg-options',
+                 'work_dirs/cac_r18_crossing/iter_6.pth', '--cfg-options',
                  *SHORT)
     assert 'Testing finished successfully' in output
 
 
 @pytest.mark.slow
 def test_every_command_runs_on_what_was_trained(run, tmp_path):
-    folder = 'work_dirs/cac_r18_contextshapes'
-    config = f'{folder}/cac_r18_contextshapes.py'
+    folder = 'work_dirs/cac_r18_crossing'
+    config = f'{folder}/cac_r18_crossing.py'
     weights = f'{folder}/iter_6.pth'
-    image = 'contextshapes://image/val/0/000003.png'
+    image = 'crossing://image/val/0/000003.png'
     lines = {
         f'explain {config} {weights} {image} --html --out {tmp_path}/pages':
         'pages/000003.html',
@@ -127,11 +127,11 @@ def test_a_users_config_inherits_from_an_installed_one(run):
         'python', '-c', """if True:
         from pathlib import Path
         from cac_mmseg import config_path
-        base = config_path('cac_r18_contextshapes')
+        base = config_path('cac_r18_crossing')
         Path('mine.py').write_text(f'_base_ = {base!r}\\n'
             'model = dict(decode_head=dict(num_heads=2))')""")
     output = run('python', '-m', 'cac_mmseg', 'cost', 'mine.py',
-                 'cac_r18_contextshapes')
+                 'cac_r18_crossing')
     rows = [line.split('|') for line in output.splitlines() if 'CaC' in line]
     (_, mine, of_two, *_), (_, _, of_one, *_) = rows
     two, one = (int(cell.replace(',', '')) for cell in (of_two, of_one))

@@ -126,7 +126,7 @@ def runner(work_dir, iterations=2, by_epoch=False, **changes):
     return run
 
 
-def contextshapes(work_dir, iterations, name='cac_r18_contextshapes', **more):
+def short_run(work_dir, iterations, name='cac_r18_crossing', **more):
     """The config of a short run in this process, validated at its end."""
     loader = dict(batch_size=2, num_workers=0, persistent_workers=False)
     few = loader | dict(dataset=dict(num_images=4))

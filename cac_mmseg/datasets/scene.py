@@ -14,6 +14,7 @@ SIGNAL = 26  # columns at the border that belong to the signal
 # stages at stride 8, a 3x3 convolution and bilinear upsampling sees at most
 # 57 + 8 to one side; tests/datasets differentiates one to prove it.
 GAP = 66
+MOST_TRIES = 100  # to find room for an object of a crossing
 
 RED, GREEN, UNLIT = (40, 40, 250), (60, 230, 60), (50, 50, 50)  # BGR
 # lowest and highest value of each channel
@@ -33,26 +34,34 @@ def draw_scene(split: str,
         split: 'train', 'val' or 'test': disjoint random streams.
         seed: Of the data set, non-negative.
         index: Of the image, non-negative.
-        crossing: Whether there are pedestrians, who wait while cars drive.
+        crossing: Whether there are pedestrians, who wait while cars drive. In
+            'val' and 'test' images 2k and 2k + 1 then differ in the signal
+            alone.
 
     Returns:
         Image (128, 192, 3), uint8, BGR, and label map (128, 192), uint8.
     """
     # numpy freezes the stream of RandomState (NEP 19), not that of Generator
-    rng = RandomState([SPLITS.index(split), seed, index])
+    paired = crossing and split != 'train'
+    rng = RandomState(
+        [SPLITS.index(split), seed, index // 2 if paired else index])
     image = _draw_ground(rng)
     label = np.full((HEIGHT, WIDTH), BACKGROUND, np.uint8)
-    # Most signals to train on are green. If as many were red, neither the kind
-    # of an object nor the signal alone would tell anything of its label, no
-    # gradient would point to either, and chance decide when a head finds both.
-    green = bool(rng.randint(3 if crossing and split == 'train' else 2))
+    # Two thirds of the signals to train on at a crossing are green. With half
+    # of them, neither the kind of an object nor the signal alone would tell
+    # anything of its label, no gradient would point to either, and when a head
+    # finds both would be left to chance.
+    green = bool(rng.randint(3 if crossing and not paired else 2))
+    green ^= paired and index % 2 == 1
     mirror = bool(rng.randint(2))
 
     _draw_signal(rng, image, green)
     free = np.ones((HEIGHT, WIDTH), bool)
     for draw, moves in (_crossing if crossing else _cars)(rng, green):
-        _place(rng, image, label, free, SIGNAL + GAP, draw,
-               MOVING if moves else WAITING)
+        for _ in range(MOST_TRIES if crossing else 1):
+            if _place(rng, image, label, free, SIGNAL + GAP, draw,
+                      MOVING if moves else WAITING):
+                break
     for _ in range(rng.randint(1, 4)):
         _place(rng, image, label, free, SIGNAL, _draw_tree, TREE)
 
@@ -71,10 +80,9 @@ def _cars(rng: RandomState, green: bool) -> Iterator[Tuple[Callable, bool]]:
 
 def _crossing(rng: RandomState,
               green: bool) -> Iterator[Tuple[Callable, bool]]:
-    """The same of as many pedestrians as cars, in random order."""
-    pairs = rng.randint(2, 4)
-    for is_car in rng.permutation(2 * pairs) < pairs:
-        if is_car:
+    """The same of two cars and two pedestrians, in random order."""
+    for i in rng.permutation(4):
+        if i < 2:
             yield partial(_draw_car, shades=COLD), green
         else:
             yield _draw_pedestrian, not green
@@ -97,8 +105,9 @@ def _draw_signal(rng: RandomState, image: np.ndarray, green: bool) -> None:
 
 
 def _place(rng: RandomState, image: np.ndarray, label: np.ndarray,
-           free: np.ndarray, left: int, draw: Callable, value: int) -> None:
-    """Draw an object on free ground right of ``left``, or leave it out."""
+           free: np.ndarray, left: int, draw: Callable, value: int) -> bool:
+    """Draw an object on free ground right of ``left``; whether there is any.
+    """
     mask, colours = draw(rng)  # [h, w], [h, w, 3]
     h, w = mask.shape
     for _ in range(20):
@@ -109,7 +118,8 @@ def _place(rng: RandomState, image: np.ndarray, label: np.ndarray,
             image[window][mask] = colours[mask]
             label[window][mask] = value
             free[window] = False
-            return
+            return True
+    return False
 
 
 def _colour(rng: RandomState, shades: Shades) -> List[int]:
@@ -143,7 +153,7 @@ def _draw_pedestrian(rng: RandomState) -> Tuple[np.ndarray, np.ndarray]:
 
     As large as a car, so that all have the same share of the IoU.
     """
-    length, width = rng.randint(46, 53), rng.randint(29, 34)
+    length, width = rng.randint(45, 52), rng.randint(26, 31)
     colour = _colour(rng, WARM)
     mask = np.zeros((width, length), np.uint8)
     centre = length // 2, width // 2

@@ -1,20 +1,16 @@
 """ContextShapes and Crossing: out of reach without global context."""
-from itertools import product
-
 import mmcv
 import mmengine.fileio as fileio
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 
-from cac_mmseg import ContextShapesDataset
+from cac_mmseg import ContextShapesDataset, CrossingDataset
 from cac_mmseg.datasets.scene import (BACKGROUND, GAP, HEIGHT, MOVING, SIGNAL,
                                       TREE, WAITING, WIDTH, draw_scene)
-from cac_mmseg.stack.config import load_config
 
 
 def scenes(count=60, split='train', seed=0, crossing=False):
@@ -143,112 +139,111 @@ def test_a_path_that_is_not_one_says_what_is(path):
 
 # ---- crossing
 
-CAR, PEDESTRIAN = range(2, 4)  # kinds, after background and tree
-RIGHT = np.eye(4)[[
-    [BACKGROUND, TREE, WAITING, MOVING],  # red
-    [BACKGROUND, TREE, MOVING, WAITING]
-]]
-
-
-def kinds(image, label):
-    """What stands at each pixel, which all of its surroundings tell."""
-    cars_move = is_green(image, label)
-    moving = np.where(label == MOVING, CAR if cars_move else PEDESTRIAN, label)
-    return np.where(label == WAITING, PEDESTRIAN if cars_move else CAR, moving)
-
 
 @pytest.fixture(scope='module')
-def areas():
-    """Pixels by signal, kind and label, of the study's validation images."""
-    counts = np.zeros((2, 4, 4))
-    for image, label in scenes(200, 'val', crossing=True):
-        np.add.at(counts[int(is_green(image, label))],
-                  (kinds(image, label), label), 1)
-    return counts
+def pairs():
+    """Images and label maps of layouts, at green and at red."""
+    drawn = scenes(200, 'val', crossing=True)
+    return [
+        sorted(drawn[i:i + 2], key=lambda scene: not is_green(*scene))
+        for i in range(0, 200, 2)
+    ]
 
 
-def mean_iou(areas, predicted):
-    """mIoU in percent.
+def test_two_images_differ_in_the_signal_alone(pairs):
+    """And what moves at green waits at red, and the reverse."""
+    swapped = np.array([BACKGROUND, TREE, MOVING, WAITING])
+    for (green, at_green), (red, at_red) in pairs:
+        columns = np.flatnonzero((green != red).any((0, 2)))
+        assert columns.max() < SIGNAL or columns.min() >= WIDTH - SIGNAL
+        np.testing.assert_array_equal(swapped[at_green], at_red)
+    firsts = [
+        is_green(*draw_scene('val', 0, i, True)) for i in range(0, 200, 2)
+    ]
+    assert 30 < sum(firsts) < 70  # the order tells nothing
 
-    Args:
-        areas: Pixels, (signals, kinds, labels).
-        predicted: The part of a kind under a signal that gets each label,
-            (signals, kinds, labels).
-    """
-    confusion = np.einsum('skl,skp->lp', areas, predicted)
+
+def test_an_image_to_train_on_has_no_pair(configs):
+    drawn = scenes(300, crossing=True)
+    greens = [is_green(*scene) for scene in drawn]
+    assert 0.57 < np.mean(greens) < 0.76
+    assert all((a[0][:, 60:130] != b[0][:, 60:130]).any()
+               for a, b in zip(drawn, drawn[1:]))
+
+
+def test_colours_tell_the_kind(pairs):
+    """Blue above red: a car, which moves at green."""
+    for (image, label), _ in pairs:
+        blue, _, red = np.moveaxis(image.astype(int), 2, 0)
+        for moves in WAITING, MOVING:
+            assert (np.median((blue - red)[label == moves]) > 0) == (
+                moves == MOVING)
+
+
+def test_cars_and_pedestrians_cover_as_many_pixels(pairs):
+    """In all, and nearly so in each image."""
+    cars, pedestrians = np.array([[(label == moves).sum()
+                                   for moves in (MOVING, WAITING)]
+                                  for (_, label), _ in pairs]).T
+    assert 0.95 < cars.sum() / pedestrians.sum() < 1.05
+    ratio = cars / pedestrians
+    assert 0.7 < ratio.min() and ratio.max() < 1.4
+
+
+def mean_iou(truth, predicted):
+    """Of label maps, or labels with their number of pixels, in percent."""
+    confusion = np.zeros((4, 4))
+    np.add.at(confusion, (truth[0], predicted), truth[1])
     hit = confusion.diagonal()
     return 100 * (hit / (confusion.sum(0) + confusion.sum(1) - hit)).mean()
 
 
-def additive_bound(areas):
-    """Highest mIoU of a prediction that gets one combination wrong."""
+def test_an_additive_head_reaches_its_bound_and_passes_it_nowhere(pairs, rng):
+    """Logits f(position without the signal) + g(image)."""
+    bound = CrossingDataset('val', 200, pipeline=[]).additive_bound()
+    # labels of cars and of pedestrians, at green and at red, and their pixels
+    right = np.array([[MOVING, WAITING], [WAITING, MOVING]])
+    cells, pixels, best = [], [], []
+    rest = np.zeros(2)
+    for (_, label), _ in pairs:
+        size = np.bincount(label.ravel(), minlength=4)
+        rest += 2 * size[[BACKGROUND, TREE]]
+        cells.append(right)
+        pixels.append([[size[MOVING], size[WAITING]]] * 2)
+        # the kind that covers less becomes background at red
+        lost = int(size[WAITING] < size[MOVING])  # 0: cars, 1: pedestrians
+        f = np.full((2, 4), -9)
+        f[0, [WAITING, MOVING]] = 0, 1
+        f[1, WAITING] = 0
+        f[lost, BACKGROUND] = -1
+        g = [[0, 0, 0, 0], [4, 0, 2, 0]]
+        if not lost:  # then cars go, and pedestrians are right
+            f[1, [WAITING, MOVING]] = 0, -1
+            g = [[0, 0, 0, 0], [6, 0, 2, 4]]
+        best.append((f + np.array(g)[:, None]).argmax(-1))
+    truth = (np.append(cells, [BACKGROUND, TREE]), np.append(pixels, rest))
+
+    def score(predicted):
+        return mean_iou(truth, np.append(predicted, [BACKGROUND, TREE]))
+
+    assert score(cells) == 100
+    assert score(best) == pytest.approx(bound)
+    # whichever kind of each layout is wrong, under either signal, as anything
     scores = []
-    for signal, kind in product(range(2), (CAR, PEDESTRIAN)):
-        for label in range(4):
-            predicted = RIGHT.copy()
-            predicted[signal, kind] = np.eye(4)[label]
-            if (predicted != RIGHT).any():
-                scores.append(mean_iou(areas, predicted))
-    return max(scores)
+    for _ in range(3000):
+        chance = rng.random(3)  # of cars, of red, of background
+        predicted = np.array(cells)
+        for layout in predicted:
+            kind, signal = (rng.random(2) < chance[:2]).astype(int)
+            wrong = [*{*range(4)} - {layout[signal, kind]}]
+            layout[signal, kind] = (
+                BACKGROUND if rng.random() < chance[2] else rng.choice(wrong))
+        scores.append(score(predicted))
+    assert bound - 3 < max(scores) <= bound
 
 
-def test_pedestrians_wait_while_cars_drive(areas):
-    red, green = areas
-    assert red[CAR, WAITING] and red[PEDESTRIAN, MOVING]
-    assert green[CAR, MOVING] and green[PEDESTRIAN, WAITING]
-    # those are all
-    assert (np.count_nonzero(areas, (1, 2)) == 4).all()
-
-
-def test_kinds_and_labels_cover_as_many_pixels(areas):
-    """So neither tells anything of the other, and one image has both."""
-    of_kind, of_label = areas.sum((0, 2)), areas.sum((0, 1))
-    for found in of_kind[CAR:], of_label[WAITING:]:
-        assert found.max() < 1.05 * found.min()
-    both = [{WAITING, MOVING} <= {*np.unique(label)}
-            for _, label in scenes(200, 'val', crossing=True)]
-    assert np.mean(both) > 0.95
-
-
-def test_colours_tell_the_kind_but_not_the_label(areas):
-    """Means of the colours of a kind are those under the other signal."""
-    found = {}
-    for image, label in scenes(200, 'val', crossing=True):
-        what = kinds(image, label)
-        for kind in CAR, PEDESTRIAN:
-            pixels = image[what == kind]
-            if len(pixels):
-                found.setdefault((kind, is_green(image, label)),
-                                 []).append(pixels.mean(0))
-    for kind in CAR, PEDESTRIAN:
-        red, green = (np.array(found[kind, lit]) for lit in (False, True))
-        error = (red.var(0) / len(red) + green.var(0) / len(green))**0.5
-        assert (abs(red.mean(0) - green.mean(0)) < 4 * error).all()
-
-
-def test_an_additive_head_reaches_its_bound_and_passes_it_nowhere(areas, rng):
-    """Logits f(kind) + g(signal), and the bound that the study draws."""
-    bound = additive_bound(areas)
-    protocol = load_config(ROOT / 'tools/study/protocols/crossing.py')
-    assert protocol.additive_bound == round(bound, 2)
-    assert mean_iou(areas, RIGHT) == 100
-
-    def score(f, g):
-        logits = f + np.array(g)[:, None]
-        return mean_iou(areas, np.eye(4)[logits.argmax(-1)])
-
-    # right but for pedestrians at red, who become background
-    f = [[9, -9, -9, -9], [-9, 9, -9, -9], [-9, -9, 0, 1], [-1, -9, 0, -9]]
-    assert score(f, [[4, 0, 2, 0], [0, 0, 0, 0]]) == pytest.approx(bound)
-    for _ in range(2000):
-        assert score(rng.normal(size=(4, 4)), rng.normal(size=(2, 4))) < bound
-    # where f varies within a kind, the parts that are wrong add up to one
-    for _ in range(2000):
-        predicted = RIGHT.copy()
-        wrong = rng.dirichlet([0.3] * 4).reshape(2, 2)
-        for (signal, i), part in np.ndenumerate(wrong):
-            others = 1 - RIGHT[signal, 2 + i]
-            others *= rng.exponential(size=4)**3
-            predicted[signal, 2 + i] *= 1 - part
-            predicted[signal, 2 + i] += part * others / others.sum()
-        assert mean_iou(areas, predicted) <= bound + 1e-9
+@pytest.mark.parametrize('arguments', [('train', 10), ('val', 11)])
+def test_without_pairs_there_is_no_bound(arguments):
+    dataset = CrossingDataset(*arguments, pipeline=[])
+    with pytest.raises(ValueError, match='even num_images, got'):
+        dataset.additive_bound()

@@ -14,9 +14,10 @@ import torch.nn as nn
 from mmengine.runner import Runner
 from mmseg.models import BaseSegmentor
 
-from cac_mmseg import CaCModule
+from cac_mmseg import CaCModule, ContextShapesDataset
 from cac_mmseg.commands.options import at_least
 from cac_mmseg.errors import UserError
+from cac_mmseg.intact import inherits
 from cac_mmseg.stack.tables import markdown_table
 from tools.study.statistics import mean_iou
 from .permute_context import load_run_model, segment
@@ -29,7 +30,8 @@ def scale_kernels(model: BaseSegmentor, factor: float) -> List[nn.Module]:
     return [
         module.kernel_norm.register_forward_pre_hook(lambda _, inputs:
                                                      (inputs[0] * factor, ))
-        for module in model.modules() if isinstance(module, CaCModule)
+        for module in model.modules()
+        if inherits(module, CaCModule, 'predict_kernels')
     ]
 
 
@@ -45,10 +47,13 @@ def measure(run: Path, images: Optional[int]) -> Dict[tuple, float]:
             dict(type='PackSegInputs')
         ]
         loader = Runner.build_dataloader(model.cfg.val_dataloader)
+        if not isinstance(loader.dataset, ContextShapesDataset):
+            raise UserError(f'{run} was not trained on images of one size: '
+                            'give runs of crossing or contextshapes')
         for name, factor in (('mean', 1.), ('sum', scale**2)):
             handles = scale_kernels(model, factor)
             if not handles:
-                raise UserError(f'{run} has no CaCModule')
+                raise UserError(f'{run} predicts no kernels by sums')
             areas = np.array([
                 segment(model, data)
                 for data, _ in zip(loader, range(images or len(loader)))

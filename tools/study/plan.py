@@ -75,7 +75,9 @@ def plan(heads: Sequence[str],
         if name in configs:
             raise UserError(f'--heads names {name!r} twice')
         configs[name] = config = compose(base, head)
-        _adapt(config, iterations, amp, options or {})
+        if iterations:
+            _set_length(config, iterations, base.train_cfg)
+        _adapt(config, amp, options or {})
     runs = []
     for seed in range(seeds):
         for head, config in configs.items():
@@ -124,14 +126,15 @@ def compose(protocol: Config, head: str) -> Config:
     return config
 
 
-def _adapt(config: Config, iterations: Optional[int], amp: bool,
-           options: dict) -> None:
+def _set_length(config: Config, iterations: int, schedule: dict) -> None:
+    """Set the iterations, with as many validations as a schedule has."""
+    interval = -(-iterations * schedule.val_interval // schedule.max_iters)
+    config.train_cfg.update(max_iters=iterations, val_interval=interval)
+    config.param_scheduler[0].end = iterations
+
+
+def _adapt(config: Config, amp: bool, options: dict) -> None:
     """Set what the command line asks for, and what a study needs."""
-    if iterations:  # as many validations as before
-        schedule = config.train_cfg
-        interval = -(-iterations * schedule.val_interval // schedule.max_iters)
-        schedule.update(max_iters=iterations, val_interval=interval)
-        config.param_scheduler[0].end = iterations
     config.merge_from_dict(options)
     if amp:
         config.optim_wrapper.update(type='AmpOptimWrapper', dtype='bfloat16')

@@ -69,7 +69,10 @@ def passes_for_good(curve: Sequence[Sequence[float]],
         curve: Iteration and score of each validation.
         bound: Of the scores.
     """
-    below = [i for i, (_, score) in enumerate(curve) if not score > bound]
+    # of scores that were written with a single precision
+    below = [
+        i for i, (_, score) in enumerate(curve) if not round(score, 2) > bound
+    ]
     after = curve[below[-1] + 1:] if below else curve
     return int(after[0][0]) if after else None
 
@@ -104,7 +107,10 @@ def measured(heads: Sequence[HeadResults], key: str) -> bool:
 def additive_bound(heads: Sequence[HeadResults]) -> Optional[float]:
     """Return the mIoU that no head passes that adds its context, if known."""
     bounds = {run.get(BOUND) for head in heads for run in head.runs}
-    return bounds.pop() if len(bounds) == 1 else None
+    if len(bounds) > 1:
+        raise UserError('the runs were validated on images of different '
+                        f'additive bounds: {bounds}')
+    return bounds.pop()
 
 
 def bootstrap(heads: Sequence[HeadResults],

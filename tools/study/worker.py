@@ -17,6 +17,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.models.decode_heads.dm_head import DCM
 from mmseg.registry import METRICS
 
+from cac_mmseg import CrossingDataset
 from cac_mmseg.stack.analysis import multiply_adds, saved_bytes
 from cac_mmseg.stack.config import load_config
 from cac_mmseg.stack.decode_heads import Heads
@@ -80,9 +81,9 @@ def train(folder: Path) -> dict:
         curve=[[min((i + 1) * interval, runner.iter), value]
                for i, value in enumerate(history['val/mIoU'])],
         classes=list(dataset.metainfo['classes']),
-        # of a protocol that has one
-        **{key: config[key]
-           for key in (BOUND, ) if key in config},
+        **({
+            BOUND: dataset.additive_bound()
+        } if isinstance(dataset, CrossingDataset) else {}),
         images=[
             Path(dataset.get_data_info(i)['img_path']).stem
             for i in range(len(dataset))
