@@ -230,7 +230,7 @@ def test_commands_do_what_the_pages_say(sandbox, monkeypatch):
                 target.symlink_to(published)
     made = {path.name for path in sandbox.rglob('*')}
     assert {
-        'samples.png', 'weighting_maps_0_2.png', '000003.png',
+        'samples.png', 'weighting_maps_0_2.png', '000007.png',
         'cac_r18_camvid.onnx', 'cac_r18_camvid.pt2',
         'SegmentationClassContext', '0016E5_07959.png'
     } <= made

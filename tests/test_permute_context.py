@@ -80,6 +80,9 @@ def test_a_mean_over_positions_is_a_sum_at_the_size_of_training(
     at = image_size.SCALES.index(1)
     assert mean[at] == total[at]
     assert mean[:at] + mean[at + 1:] != total[:at] + total[at + 1:]
-    with pytest.raises(SystemExit):
-        image_size.main([run_of('gone', configs, tmp_path / 'other') + 'x'])
-    assert 'no folder HEAD-seedN' in capsys.readouterr().err
+    other = run_of('fixed', configs, tmp_path, reweighting='FixedKernelModule')
+    for wrong, words in ((run + 'x', 'no folder HEAD-seedN'),
+                         (other, 'predicts no kernels by sums')):
+        with pytest.raises(SystemExit):
+            image_size.main([wrong])
+        assert words in capsys.readouterr().err

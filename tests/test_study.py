@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, SEED, texts
+from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
@@ -87,6 +88,38 @@ def test_every_head_trains_on_the_stages_of_a_backbone(protocol):
         assert all(p.grad is not None for p in head.parameters()), name
 
 
+def test_a_branch_is_held_back_in_training_alone():
+    """Dropped for some images, of a tenth of the gradient, or late."""
+    init_default_scope('mmseg')
+    base = load_config(FOLDER / 'protocols/crossing.py')
+    stages = [torch.randn(64, c, 2, 3) for c in base.stage_channels]
+    plain, *heads = (
+        MODELS.build(compose(base, name).model.decode_head)
+        for name in ('cac', 'cac-branch-dropped', 'cac-branch-slow',
+                     'cac-branch-late'))
+    hub = MessageHub.get_current_instance()
+    for head in heads:
+        head.load_state_dict(plain.state_dict())
+        assert torch.equal(head.eval()(stages), plain.eval()(stages))
+
+    def branch(head):
+        head.train().zero_grad()
+        output = head._pool(stages[1])
+        output.sum().backward()
+        return output, head.pool_conv.bn.bias.grad
+
+    whole, gradient = branch(plain)
+    dropped, slow, late = heads
+    kept = branch(dropped)[0].flatten(1).any(1)
+    assert 10 < kept.sum() < 54
+    assert torch.equal(branch(slow)[0], whole)
+    torch.testing.assert_close(branch(slow)[1], gradient / 10)
+    hub.update_info('max_iters', 30)
+    for iteration, expected in ((9, 0 * whole), (10, whole)):
+        hub.update_info('iter', iteration)
+        assert torch.equal(branch(late)[0], expected)
+
+
 def test_protocols_are_whole():
     for protocol in PROTOCOLS:
         config = plan(['cac'], 1, ROOT / 'nowhere', protocol)[0].config
@@ -123,6 +156,9 @@ def test_a_config_of_a_user_is_a_head_of_every_protocol(tmp_path):
         # and changes no other one
         hooks = cac.config.default_hooks
         assert hooks.checkpoint.interval == cac.iterations > 3
+        # with --iterations it is validated as often as the others
+        cac, mine = plan(['cac', str(path)], 1, tmp_path, protocol, 200)
+        assert cac.config.train_cfg.items() <= mine.config.train_cfg.items()
     with pytest.raises(FileNotFoundError, match='gone.py is not a file'):
         plan(['gone.py'], 1, tmp_path)
     path.write_text("model = dict(type='EncoderDecoder')")
@@ -264,8 +300,10 @@ def test_published_results_are_of_these_configs_and_print_the_tables(
     runs = plan(heads, seeds, tmp_path, protocol, int(iterations), False,
                 options)
     asked = {str(run): settings.settings(run.config) for run in runs}
-    bound = runs[0].config.get(results.BOUND)
-    assert {one.get(results.BOUND) for one in found} == {bound}
+    dataset, = build_datasets(runs[0].config,
+                              'val') if (protocol == 'crossing') else [None]
+    assert {one.get(results.BOUND)
+            for one in found} == {dataset and dataset.additive_bound()}
     assert asked == {
         '{head}, seed {seed}'.format(**one): one['settings']
         for one in found

@@ -8,6 +8,8 @@ from typing import Any, Dict
 import torch.nn as nn
 from mmseg.registry import MODELS
 
+from . import held_back  # noqa: F401, registers its heads
+
 
 def _cac(**arguments: Any) -> dict:
     return dict(type='CaCHead', **arguments)
@@ -96,6 +98,13 @@ HEADS: Dict[str, dict] = {
     _cac(pool_norm_cfg=dict(type='GN', num_groups=32)),
     'cac-pool-ln':
     _cac(pool_norm_cfg=dict(type='GN', num_groups=1)),
+    # a pooled branch that is held back in training
+    'cac-branch-dropped':
+    dict(type='DroppedBranchHead'),
+    'cac-branch-slow':
+    dict(type='SlowBranchHead'),
+    'cac-branch-late':
+    dict(type='LateBranchHead'),
     # what the paper argues against
     'gap-kernels':
     _cac(reweighting='GAPKernelModule'),
