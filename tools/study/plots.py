@@ -72,7 +72,11 @@ def accuracy_over_cost(heads: Sequence[HeadResults], path: Path) -> None:
         axes = figure.subplots(rows, 2, sharey=True, squeeze=False)
         for ax, (key, (label, scale)) in zip(axes.flat, costs.items()):
             if bound:
-                ax.axhline(bound, color='black', linestyle='--')
+                ax.axhline(
+                    bound,
+                    color='black',
+                    linestyle='--',
+                    label='additive bound' if ax is axes[0, 0] else None)
             for i, head in enumerate(heads):
                 scores, mean = head.scores, head.scores.mean()
                 ax.errorbar(
