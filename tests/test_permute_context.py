@@ -63,6 +63,9 @@ def test_a_path_that_a_head_lacks_is_left_out(configs, tmp_path, capsys):
     assert [*rows] == ['cac-nopool', 'cac']
     assert rows['cac-nopool'][3:] == ['', '', '']
     assert all(rows['cac'])
+    with pytest.raises(SystemExit):
+        permute_context.main([*runs, '--images', '1'])
+    assert 'needs two' in capsys.readouterr().err
 
 
 def test_a_mean_over_positions_is_a_sum_at_the_size_of_training(

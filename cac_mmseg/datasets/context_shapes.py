@@ -96,29 +96,31 @@ class CrossingDataset(ContextShapesDataset):
 
         Let a head's margin of 'moving' over 'waiting' be f + g, with f of what
         is seen at the position without the signal, and g of the whole image.
-        A car that is right under both signals needs f + g(green) > 0 and
-        f + g(red) < 0, a pedestrian the opposite: g(green) - g(red) would be
-        positive and negative. So in each pair of images that differ in the
-        signal alone all cars are wrong under one signal, or all pedestrians:
-        at least as many pixels as the smaller of the two covers, M in all.
+        A pixel of a car that is right under both signals needs f + g(green)
+        > 0 > f + g(red), so g(green) > g(red); one of a pedestrian needs
+        g(green) < g(red). So in each pair of images that differ in the signal
+        alone all pixels of cars are wrong under one signal or the other, or
+        all of pedestrians: at least as many as the smaller of the two covers,
+        M in all pairs.
 
         With T pixels of each of the two classes and B of background, the best
         is to call the M pixels background:
 
-        .. math:: rac{1}{4} (1 + 2 - rac{M}{T} + rac{B}{B + M})
+        .. math:: \frac{1}{4} (1 + 2 - \frac{M}{T} + \frac{B}{B + M})
 
         To call them another class costs as much where they are missing, and
         more where they are found, as no class is larger than the background.
 
         Raises:
-            ValueError: If images have no pair: those to train on, and an odd
-                number.
+            ValueError: If images have no pair: those to train on, an odd
+                number, or a part of the data set.
         """
-        if self.split == 'train' or self.num_images % 2:
+        if (self.split == 'train' or self.num_images % 2
+                or len(self) != self.num_images):
             raise ValueError(
                 "the bound needs pairs of images: split='val' or 'test' and "
-                f'an even num_images, got {self.split!r} and '
-                f'{self.num_images}')
+                f'an even num_images, all of them, got {self.split!r} and '
+                f'{len(self)} of {self.num_images}')
         areas = np.zeros(4)
         wrong = 0
         for index in range(self.num_images):

@@ -242,8 +242,12 @@ def test_an_additive_head_reaches_its_bound_and_passes_it_nowhere(pairs, rng):
     assert bound - 3 < max(scores) <= bound
 
 
-@pytest.mark.parametrize('arguments', [('train', 10), ('val', 11)])
-def test_without_pairs_there_is_no_bound(arguments):
-    dataset = CrossingDataset(*arguments, pipeline=[])
-    with pytest.raises(ValueError, match='even num_images, got'):
+@pytest.mark.parametrize('split, count, more', [
+    ('train', 10, {}),
+    ('val', 11, {}),
+    ('val', 10, dict(indices=4)),
+])
+def test_without_pairs_there_is_no_bound(split, count, more):
+    dataset = CrossingDataset(split, count, pipeline=[], **more)
+    with pytest.raises(ValueError, match='even num_images, all of them, got'):
         dataset.additive_bound()

@@ -88,6 +88,9 @@ def measure(run: Path, images: Optional[int]) -> Dict[str, np.ndarray]:
             areas[OWN].append(segment(model, data))
         means.append([path.start for path in paths])
         ends.append([path.end for path in paths])
+    if len(ends) < 2:
+        raise UserError(f'{run}: another image needs two, and --images or its '
+                        'data set leaves one')
     half = len(ends) // 2
     for i, (data, mean) in enumerate(zip(loader, means)):
         other = ends[(i + half) % len(ends)]

@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
     from . import report
     from .plan import plan
     from .processes import execute
-    from .results import load_run
+    from .results import known_bound, load_run
     from .times import measure
     if arguments.amp and not torch.cuda.is_available():
         raise UserError('--amp needs a GPU, and PyTorch finds none')
@@ -86,8 +86,11 @@ def run(arguments: argparse.Namespace) -> None:
     print(f'{counted(len(runs), "run")}, {there} with a result')
     # what would fail in every run fails here, before the first
     for head, config in {run.head: run.config for run in missing}.items():
-        for split in ('train', 'val'):
-            build_datasets(config, split)
+        build_datasets(config, 'train')
+        try:
+            known_bound(build_datasets(config, 'val')[0])
+        except ValueError as error:
+            raise UserError(f'val_dataloader.dataset: {error}') from error
         try:
             # a copy: building a segmentor changes its config
             model = MODELS.build(deepcopy(config.model))

@@ -5,10 +5,12 @@ A result is a dict: what a worker returns, with the head and the seed.
 import json
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, List, Sequence, Union
+from typing import Dict, Iterator, List, Sequence, Union
 
 import numpy as np
+from torch.utils.data import Dataset
 
+from cac_mmseg import CrossingDataset
 from cac_mmseg.errors import UserError
 from cac_mmseg.stack.files import new_file
 
@@ -19,6 +21,17 @@ AREAS = ('intersect', 'union')  # pixels, (images, classes)
 HISTORY = ('loss', 'curve')  # of iterations, of validations
 SHARED = ('classes', 'images')  # by all runs of a study
 BOUND = 'additive_bound'  # mIoU that no head passes that adds its context
+
+
+def known_bound(dataset: Dataset) -> Dict[str, float]:
+    """Return the additive bound of validation images, empty without one.
+
+    Raises:
+        ValueError: If the data set has one, but not for these images.
+    """
+    if isinstance(dataset, CrossingDataset):
+        return {BOUND: dataset.additive_bound()}
+    return {}
 
 
 def save_run(result: dict, path: Path) -> None:

@@ -17,13 +17,12 @@ from mmseg.evaluation import IoUMetric
 from mmseg.models.decode_heads.dm_head import DCM
 from mmseg.registry import METRICS
 
-from cac_mmseg import CrossingDataset
 from cac_mmseg.stack.analysis import multiply_adds, saved_bytes
 from cac_mmseg.stack.config import load_config
 from cac_mmseg.stack.decode_heads import Heads
 from cac_mmseg.stack.env import device_name, versions
 from . import heads  # noqa: F401, registers what they use
-from .results import BOUND, save_run
+from .results import known_bound, save_run
 from .settings import settings
 
 
@@ -81,9 +80,7 @@ def train(folder: Path) -> dict:
         curve=[[min((i + 1) * interval, runner.iter), value]
                for i, value in enumerate(history['val/mIoU'])],
         classes=list(dataset.metainfo['classes']),
-        **({
-            BOUND: dataset.additive_bound()
-        } if isinstance(dataset, CrossingDataset) else {}),
+        **known_bound(dataset),
         images=[
             Path(dataset.get_data_info(i)['img_path']).stem
             for i in range(len(dataset))
