@@ -106,8 +106,7 @@ def _draw_signal(rng: RandomState, image: np.ndarray, green: bool) -> None:
 
 def _place(rng: RandomState, image: np.ndarray, label: np.ndarray,
            free: np.ndarray, left: int, draw: Callable, value: int) -> bool:
-    """Draw an object on free ground right of ``left``; whether there is any.
-    """
+    """Draw an object right of ``left``; return False if no ground is free."""
     mask, colours = draw(rng)  # [h, w], [h, w, 3]
     h, w = mask.shape
     for _ in range(20):

@@ -5,7 +5,6 @@ batch normalisation removes the factor. In evaluation its statistics are of the
 training's image size: at another one, sums are off by the ratio of the areas.
 Validation images are resized and segmented with both.
 """
-import argparse
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
@@ -15,12 +14,11 @@ from mmengine.runner import Runner
 from mmseg.models import BaseSegmentor
 
 from cac_mmseg import CaCModule, ContextShapesDataset
-from cac_mmseg.commands.options import at_least
 from cac_mmseg.errors import UserError
 from cac_mmseg.intact import inherits
 from cac_mmseg.stack.tables import markdown_table
 from tools.study.statistics import mean_iou
-from .permute_context import load_run_model, segment
+from .permute_context import load_run_model, runs_parser, segment
 
 SCALES = (0.75, 1.0, 1.5, 2.0)
 
@@ -66,13 +64,7 @@ def measure(run: Path, images: Optional[int]) -> Dict[tuple, float]:
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Parse the arguments, and print the mean over the runs."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'runs', nargs='+', type=Path, help='folders HEAD-seedN of a study')
-    parser.add_argument(
-        '--images', type=at_least(1), help='at most (default: all)')
+    parser = runs_parser(__doc__)
     parsed = parser.parse_args(arguments)
     try:
         found = [measure(run, parsed.images) for run in parsed.runs]

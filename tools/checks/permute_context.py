@@ -51,6 +51,18 @@ def changes(paths: Sequence[ContextPath], mean: Sequence[Tensor],
     return {name: part for name, part in zip(CHANGES, parts) if part}
 
 
+def runs_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser of the runs to measure, and of how many images."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'runs', nargs='+', type=Path, help='folders HEAD-seedN of a study')
+    parser.add_argument(
+        '--images', type=at_least(1), help='at most (default: all)')
+    return parser
+
+
 def load_run_model(run: Path) -> BaseSegmentor:
     """Build the model of a run, to segment image by image.
 
@@ -89,8 +101,8 @@ def measure(run: Path, images: Optional[int]) -> Dict[str, np.ndarray]:
         means.append([path.start for path in paths])
         ends.append([path.end for path in paths])
     if len(ends) < 2:
-        raise UserError(f'{run}: another image needs two, and --images or its '
-                        'data set leaves one')
+        raise UserError(f'{run}: the context of another image needs two '
+                        'images, and there is one: raise --images')
     half = len(ends) // 2
     for i, (data, mean) in enumerate(zip(loader, means)):
         other = ends[(i + half) % len(ends)]
@@ -120,13 +132,7 @@ def row(head: str, seeds: Sequence[Dict[str, np.ndarray]]) -> List[str]:
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Parse the arguments, and print a row for each head."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'runs', nargs='+', type=Path, help='folders HEAD-seedN of a study')
-    parser.add_argument(
-        '--images', type=at_least(1), help='at most (default: all)')
+    parser = runs_parser(__doc__)
     parsed = parser.parse_args(arguments)
     heads: Dict[str, List[Dict[str, np.ndarray]]] = {}
     for run in parsed.runs:

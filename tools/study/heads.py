@@ -17,7 +17,7 @@ def _cac(**arguments: Any) -> dict:
 
 @MODELS.register_module()
 class NoNorm(nn.Identity):
-    """In the place of a norm: what it is given."""
+    """A norm that changes nothing."""
 
 
 HEADS: Dict[str, dict] = {

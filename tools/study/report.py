@@ -126,8 +126,9 @@ def _notes(heads: Sequence[HeadResults]) -> Iterator[str]:
     yield (f'{runs[0]["iterations"]} iterations; {len(runs[0]["images"])} '
            'images. Heads are compared on the seeds that they share. The '
            f'interval covers {DRAWS} draws of the images, and {rest}.')
-    if additive_bound(heads):
-        yield (f'Above {additive_bound(heads):.1f}, the bound of a head that '
+    bound = additive_bound(heads)
+    if bound:
+        yield (f'Above {bound:.1f}, the bound of a head that '
                'adds its context: iterations, seed by seed, from which on all '
                'validations were.')
     if measured(heads, 'timed_on'):

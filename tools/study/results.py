@@ -20,7 +20,7 @@ FIGURES = ('iterations', 'seconds_per_iteration', 'peak_mib', 'saved_mib',
 AREAS = ('intersect', 'union')  # pixels, (images, classes)
 HISTORY = ('loss', 'curve')  # of iterations, of validations
 SHARED = ('classes', 'images')  # by all runs of a study
-BOUND = 'additive_bound'  # mIoU that no head passes that adds its context
+BOUND = 'additive_bound'  # highest mIoU of heads that add their context
 
 
 def known_bound(dataset: Dataset) -> Dict[str, float]:

@@ -69,7 +69,7 @@ def passes_for_good(curve: Sequence[Sequence[float]],
         curve: Iteration and score of each validation.
         bound: Of the scores.
     """
-    # of scores that were written with a single precision
+    # mmseg's have two digits, and results store them in float32
     below = [
         i for i, (_, score) in enumerate(curve) if not round(score, 2) > bound
     ]
@@ -105,7 +105,7 @@ def measured(heads: Sequence[HeadResults], key: str) -> bool:
 
 
 def additive_bound(heads: Sequence[HeadResults]) -> Optional[float]:
-    """Return the mIoU that no head passes that adds its context, if known."""
+    """Return the highest mIoU of heads that add their context, if known."""
     bounds = {run.get(BOUND) for head in heads for run in head.runs}
     if len(bounds) > 1:
         raise UserError('the runs were validated on images of different '
