@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 from mmseg.apis import init_model
 
 from tools.checks import image_size, permute_context
@@ -20,13 +21,18 @@ def run_of(head, configs, folder, constant=(), **head_options):
     (run / 'work_dir').mkdir(parents=True)
     config.dump(run / 'config.py')
     model = init_model(config, device='cpu')
+    classifier = model.decode_head.conv_seg
     # at the start all margins are near 0
-    torch.nn.init.normal_(model.decode_head.conv_seg.weight, std=3)
+    torch.nn.init.normal_(classifier.weight, std=3)
     for name, parameter in model.decode_head.named_parameters():
         if f'{KERNELS}.weight' in name:  # kernels that move many pixels
             torch.nn.init.constant_(parameter, 5)
         if any(f'{path}.weight' in name for path in constant):
             torch.nn.init.zeros_(parameter)
+    with torch.no_grad():  # else some draws predict one class everywhere
+        data = next(iter(Runner.build_dataloader(config.val_dataloader)))
+        logits = model.test_step(data)[0].seg_logits.data
+        classifier.bias -= logits.mean((1, 2))
     torch.save(model.state_dict(), run / 'work_dir/iter_1.pth')
     return str(run)
 
