@@ -91,6 +91,20 @@ def test_intervals_of_images_and_of_seeds_are_those_of_paired_t_tests(
     assert gap.high - gap.low == pytest.approx(high - low, rel=error)
 
 
+def test_two_heads_of_five_seeds_tell_their_scatter_themselves(rng):
+    """A third one, which scatters more, does not widen their interval."""
+    shares = rng.uniform(0.4, 0.5, (2, 5, 1, 1))
+    ones = np.ones((5, 60, 1))
+    heads = [
+        head(name, share * ones, ones) for name, share in zip('ab', shares)
+    ]
+    wild = head('wild', rng.uniform(0, 1, (5, 1, 1)) * ones, ones)
+    low, high = stats.ttest_rel(*100 *
+                                shares[::-1, :, 0, 0]).confidence_interval()
+    gap = statistics.gaps([*heads, wild], 'a')['b']
+    assert gap[1:] == pytest.approx((low, high), rel=1e-6)
+
+
 def test_variances_of_images_and_seeds_are_added_as_by_welch(rng):
     first, second = rng.standard_normal(9), rng.standard_normal(4)
     test = stats.ttest_ind(first, second, equal_var=False)

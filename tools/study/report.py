@@ -13,8 +13,9 @@ from cac_mmseg.stack.tables import markdown_table
 from . import plots
 from .plan import Run
 from .results import FIGURES, save
-from .statistics import (DRAWS, Gap, HeadResults, additive_bound, by_head,
-                         gaps, measured, passes_for_good, seed_variance)
+from .statistics import (DRAWS, ENOUGH, Gap, HeadResults, additive_bound,
+                         by_head, gaps, measured, passes_for_good,
+                         seed_variance)
 from .times import ROUNDS
 
 # other columns of the table: key of a run, title, factor, digits
@@ -119,13 +120,9 @@ def _cost(key: str, factor: float, digits: int, head: HeadResults) -> str:
 def _notes(heads: Sequence[HeadResults]) -> Iterator[str]:
     """Say what the table was measured on."""
     runs = [run for head in heads for run in head.runs]
-    variance, dof = seed_variance(heads)
-    rest = ('what head and seed leave of the scores: a standard deviation of '
-            f'{variance**0.5:.2f}, {dof} degrees of freedom'
-            if dof else 'no seeds: too few are shared')
     yield (f'{runs[0]["iterations"]} iterations; {len(runs[0]["images"])} '
            'images. Heads are compared on the seeds that they share. The '
-           f'interval covers {DRAWS} draws of the images, and {rest}.')
+           f'interval covers {DRAWS} draws of the images, and {_rest(heads)}.')
     bound = additive_bound(heads)
     if bound:
         yield (f'Above {bound:.1f}, the bound of a head that '
@@ -138,6 +135,16 @@ def _notes(heads: Sequence[HeadResults]) -> Iterator[str]:
     yield f'command: {command("tools")}'
     for key in ('device', 'versions'):
         yield f'{key}: {"; ".join(sorted({run[key] for run in runs}))}'
+
+
+def _rest(heads: Sequence[HeadResults]) -> str:
+    """Say what of the seeds an interval covers."""
+    if min(len(head.seeds) for head in heads) >= ENOUGH:
+        return 'how much the difference varies over the seeds'
+    variance, dof = seed_variance(heads)
+    return ('what head and seed leave of the scores: a standard deviation of '
+            f'{variance**0.5:.2f}, {dof} degrees of freedom'
+            if dof else 'no seeds: too few are shared')
 
 
 def as_csv(heads: Sequence[HeadResults]) -> str:

@@ -8,6 +8,7 @@ from cac_mmseg.errors import UserError
 from .results import AREAS, BOUND
 
 DRAWS = 10000
+ENOUGH = 5  # seeds, for two heads to tell how much they scatter
 
 
 class HeadResults(NamedTuple):
@@ -143,9 +144,11 @@ def gaps(heads: Sequence[HeadResults], reference: str) -> Dict[str, Gap]:
     A difference has to outlast the images and the seeds. Heads are compared on
     the seeds that they share, as a seed moves all heads alike: its runs see
     the same images in the same order. The variance of a difference is that
-    over draws of the images, the same for both heads, plus that over the seeds
-    (:func:`seed_variance`). The interval is Student's, with the degrees of
-    freedom (Satterthwaite) that tell how well both are known.
+    over draws of the images, the same for both heads, plus that over seeds:
+    of these two heads where they share :data:`ENOUGH`, as in a paired t-test,
+    otherwise as all heads tell it (:func:`seed_variance`). The interval is
+    Student's, with the degrees of freedom (Satterthwaite) that tell how well
+    both are known.
 
     Args:
         heads: Validated on the same images; one without a seed of the
@@ -167,12 +170,14 @@ def gaps(heads: Sequence[HeadResults], reference: str) -> Dict[str, Gap]:
             continue
         ours, theirs = ([h.seeds.index(seed) for seed in seeds]
                         for h in (base, head))
-        mean = (head.scores[theirs] - base.scores[ours]).mean()
+        ahead = head.scores[theirs] - base.scores[ours]
+        over_seeds = (2 * variance / len(seeds), dof)
+        if len(seeds) >= ENOUGH:
+            over_seeds = (ahead.var(ddof=1) / len(seeds), len(seeds) - 1)
         differences = (drawn[head.name][:, theirs] -
                        drawn[reference][:, ours]).mean(1)
-        found[head.name] = _gap(mean,
-                                [(differences.var(), base.union.shape[1] - 1),
-                                 (2 * variance / len(seeds), dof)])
+        over_images = (differences.var(), base.union.shape[1] - 1)
+        found[head.name] = _gap(ahead.mean(), [over_images, over_seeds])
     return found
 
 
