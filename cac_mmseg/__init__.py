@@ -8,6 +8,10 @@ import sys
 from .stack.env import require_stack
 
 try:
+    # `python -m cac_mmseg predict` starts at once, and without the stack
+    started_by = sys.orig_argv[-len(sys.argv) - 1:]
+    if started_by[:3] == ['-m', 'cac_mmseg', 'predict']:
+        raise ImportError
     require_stack()
 except ImportError:
     # `python -m cac_mmseg` imports this before __main__, which raises the

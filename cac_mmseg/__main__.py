@@ -20,10 +20,13 @@ COMMANDS = {
     'doctor': 'what is installed, what is missing, how to fix it',
     'explain': 'where a prediction got its context from',
     'export': 'a model as ONNX or as a PyTorch program',
+    'predict': 'classes of images by an exported file, without mmseg',
     'prepare': 'a data set from its official files (PASCAL Context)',
     'publish': 'slim, safe weights from a checkpoint',
     'visualize': 'a page per image: prediction, weighting maps, kernels',
 }
+
+WITHOUT_STACK = 'doctor', 'predict'
 
 
 def main(argv: Optional[List[str]] = None,
@@ -69,7 +72,7 @@ def main(argv: Optional[List[str]] = None,
 
 def _load(package: str, name: str,
           parser: argparse.ArgumentParser) -> ModuleType:
-    if name != 'doctor':  # which runs without the stack
+    if name not in WITHOUT_STACK:
         try:
             require_stack()
         except ImportError as error:

@@ -9,14 +9,9 @@ def has_plain_classifier(head: BaseDecodeHead) -> bool:
     Not where someone hooks, parametrizes, replaces or overrides a part of it.
     """
     conv, dropout = head.conv_seg, head.dropout
-    hooks = [
-        getattr(module, name) for module in (conv, dropout)
-        if module is not None
-        for name in ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks',
-                     '_backward_pre_hooks')
-    ]
     return (inherits(head, BaseDecodeHead, 'cls_seg')
-            and inherits(conv, nn.Conv2d, 'forward') and not any(hooks)
+            and inherits(conv, nn.Conv2d, 'forward') and not has_hooks(conv)
+            and not (dropout is not None and has_hooks(dropout))
             and type(conv) is nn.Conv2d and conv.kernel_size == (1, 1)
             and conv.stride == (1, 1) and conv.padding == (0, 0)
             and conv.groups == 1 and conv.bias is not None
@@ -28,3 +23,11 @@ def inherits(module: nn.Module, base: type, *names: str) -> bool:
     return all(
         getattr(type(module), name, None) is getattr(base, name)
         and name not in vars(module) for name in names)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether anything is called before or after this module."""
+    return any(
+        getattr(module, name)
+        for name in ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks',
+                     '_backward_pre_hooks'))

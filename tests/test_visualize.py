@@ -13,10 +13,11 @@ from mmseg.apis import init_model
 from cac_mmseg import CaCModule, WeightingMapsHook
 from cac_mmseg.attribution.context import (Context, capture_context,
                                            choose_channels)
-from cac_mmseg.drawing.reader import Reader, find_images
+from cac_mmseg.drawing.reader import Reader
 from cac_mmseg.hooks import pictures
 from cac_mmseg.stack.checkpoint import load_model
 from cac_mmseg.stack.config import dataset_without_data, load_config
+from cac_mmseg.stack.files import find_images
 
 
 @pytest.fixture

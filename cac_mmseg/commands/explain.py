@@ -25,11 +25,11 @@ from ..attribution.shares import STEPS, ContextShares, attribute_context
 from ..drawing.draw import paint, save_picture
 from ..drawing.draw_shares import draw_shares
 from ..drawing.explorer import explorer
-from ..drawing.reader import Reader, Sample, blamed_on, find_images, label_map
+from ..drawing.reader import Reader, Sample, blamed_on, label_map
 from ..errors import MissingFileError, UserError
 from ..stack.checkpoint import load_model
 from ..stack.config import dataset_without_data, load_config
-from ..stack.files import check_folder, make_folder, new_file
+from ..stack.files import check_folder, find_images, make_folder, new_file
 from ..stack.words import counted
 from .options import at_least, device
 

@@ -14,11 +14,11 @@ from mmengine.utils import track_iter_progress
 from ..attribution.context import context_modules
 from ..drawing.draw import save_picture
 from ..drawing.page import page
-from ..drawing.reader import Reader, blamed_on, find_images, is_there
+from ..drawing.reader import Reader, blamed_on
 from ..errors import MissingFileError, UserError
 from ..stack.checkpoint import load_model
 from ..stack.config import dataset_without_data, load_config
-from ..stack.files import check_folder, make_folder
+from ..stack.files import check_folder, find_images, is_there, make_folder
 from ..stack.labels import KINDS, find_faults
 from ..stack.words import counted
 from .options import at_least, device

@@ -5,16 +5,15 @@ import re
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Iterator, NamedTuple, Optional
 
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.structures import PixelData
 
-from ..errors import MissingFileError, UserError
+from ..errors import UserError
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 ARRAYS = ('img', 'gt_seg_map')
 # what a transform asks for that needs a label map
 LABEL_KEYS = ('seg_map_path', 'gt_seg_map')
@@ -218,44 +217,3 @@ def blamed_on(path: str) -> Iterator[None]:
 def label_map(data: PixelData) -> np.ndarray:
     """Return integers (H, W): a model with one channel predicts floats."""
     return data.data[0].cpu().numpy().astype(np.int64)
-
-
-def find_images(paths: Sequence[str], suffix: str = '') -> List[str]:
-    """Return the images that are named, or in the folders that are named.
-
-    Args:
-        paths: Of files and folders.
-        suffix: Of a data set's images, beside the usual ones.
-
-    Raises:
-        UserError: If there is no such file, none in a folder, or pages would
-            have the same name.
-    """
-    suffixes = tuple(dict.fromkeys((*SUFFIXES, suffix.lower() or SUFFIXES[0])))
-    images: List[str] = []
-    for path in paths:
-        if os.path.isdir(path):
-            found = sorted(
-                os.path.join(path, name) for name in os.listdir(path)
-                if name.lower().endswith(suffixes))
-            if not found:
-                raise MissingFileError(
-                    f'{path} holds no image ({", ".join(suffixes)})')
-            images += found
-        elif is_there(path):
-            images.append(path)
-        else:
-            raise MissingFileError(f'{path} is not a file or a folder: give '
-                                   'images, or folders of images')
-    seen: Dict[str, str] = {}
-    for image in images:
-        other = seen.setdefault(Path(image).stem, image)
-        if other != image:
-            raise UserError(f'{other} and {image} would both be written to '
-                            f'{Path(image).stem}.png: give them in two calls')
-    return [*seen.values()]
-
-
-def is_there(path: str) -> bool:
-    # others are served by a backend of mmengine's
-    return '://' in path or os.path.isfile(path)

@@ -1,11 +1,13 @@
-"""Text in UTF-8, and files that are written completely or not at all."""
+"""Text in UTF-8, files that are written completely or not at all, images."""
 import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, Union
+from typing import Dict, Iterator, List, Sequence, Union
 
-from ..errors import UserError
+from ..errors import MissingFileError, UserError
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 
 
 def check_writable(path: Union[str, Path]) -> Path:
@@ -76,3 +78,44 @@ def new_file(path: Union[str, Path]) -> Iterator[Path]:
     except OSError as error:  # of a full disk, or a folder that takes no file
         raise UserError(f'{path} cannot be written: '
                         f'{error.strerror or error}') from error
+
+
+def find_images(paths: Sequence[str], suffix: str = '') -> List[str]:
+    """Return the images that are named, or in the folders that are named.
+
+    Args:
+        paths: Of files and folders.
+        suffix: Of a data set's images, beside the usual ones.
+
+    Raises:
+        UserError: If there is no such file, none in a folder, or pages would
+            have the same name.
+    """
+    suffixes = tuple(dict.fromkeys((*SUFFIXES, suffix.lower() or SUFFIXES[0])))
+    images: List[str] = []
+    for path in paths:
+        if os.path.isdir(path):
+            found = sorted(
+                os.path.join(path, name) for name in os.listdir(path)
+                if name.lower().endswith(suffixes))
+            if not found:
+                raise MissingFileError(
+                    f'{path} holds no image ({", ".join(suffixes)})')
+            images += found
+        elif is_there(path):
+            images.append(path)
+        else:
+            raise MissingFileError(f'{path} is not a file or a folder: give '
+                                   'images, or folders of images')
+    seen: Dict[str, str] = {}
+    for image in images:
+        other = seen.setdefault(Path(image).stem, image)
+        if other != image:
+            raise UserError(f'{other} and {image} would both be written to '
+                            f'{Path(image).stem}.png: give them in two calls')
+    return [*seen.values()]
+
+
+def is_there(path: str) -> bool:
+    # others are served by a backend of mmengine's
+    return '://' in path or os.path.isfile(path)

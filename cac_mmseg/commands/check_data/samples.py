@@ -8,9 +8,10 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.utils import track_progress_rich
 
-from ...drawing.reader import Reader, is_there
+from ...drawing.reader import Reader
 from ...errors import UserError
 from ...stack.config import build_datasets, dataset_configs
+from ...stack.files import is_there
 from ...stack.labels import (KINDS, Fault, count_values, find_faults,
                              stored_values, unconverted_mask, untrained, wraps)
 from ...stack.targets import Target, targets_of

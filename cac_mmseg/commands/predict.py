@@ -1,0 +1,100 @@
+"""``python -m cac_mmseg predict``: segment images with an exported file.
+
+Needs no config, and only numpy, OpenCV and onnxruntime (for model.pt2: torch).
+Resizes, normalises, pads and slides as the file says, as mmseg's test does.
+OUT/NAME.png gets the index of each pixel's class, OUT/overlays/NAME.png the
+classes in colour over the image.
+"""
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..deploy.runtime import load
+from ..errors import UserError
+from ..stack.files import check_folder, find_images, make_folder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add = parser.add_argument
+    add('file', metavar='FILE', help='of export: model.onnx or model.pt2')
+    add('images', nargs='*', metavar='IMAGE', help='or folder of images')
+    add('--out', metavar='DIR', help='gets the predictions')
+    add('--against',
+        nargs=2,
+        metavar=('CONFIG', 'CHECKPOINT'),
+        help="print the mIoU on this config's test data, of the file and of "
+        'the model (needs mmseg)')
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Predict, and print where; or print the scores.
+
+    Raises:
+        UserError: naming what cannot be read, or does not fit the file.
+    """
+    if bool(arguments.images) == bool(arguments.against):
+        raise UserError('give either IMAGE ... with --out, or --against')
+    if arguments.images and not arguments.out:
+        raise UserError('--out DIR is missing: it gets the predictions')
+    try:
+        predict = load(arguments.file)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if arguments.against:
+        # the stack, which predicting does without
+        from ..deploy.score import compare_scores
+        from ..stack.checkpoint import load_model
+        model = load_model(*arguments.against)
+        print(compare_scores(model, {arguments.file: predict}))
+        return
+    images = find_images(arguments.images)
+    check_folder(arguments.out)
+    out = make_folder(arguments.out)
+    overlays = make_folder(out / 'overlays')
+    for path in images:
+        image = read_image(path, predict.facts['channels'])
+        try:
+            classes = predict(image)
+        except ValueError as error:
+            raise UserError(f'{path}: {error}') from error
+        name = f'{Path(path).stem}.png'
+        write_image(out / name, classes)
+        write_image(overlays / name, overlay(image, classes, predict.facts))
+    print(f'{len(images)} predictions in {out}')
+
+
+def read_image(path: str, channels: int) -> np.ndarray:
+    """Read an image as mmseg's loader does: BGR in uint8 if it has colours.
+
+    Raises:
+        UserError: If OpenCV cannot.
+    """
+    image = cv2.imread(
+        path, cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise UserError(f'{path} cannot be read as an image')
+    return image
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write an image, or an index of 8 bits, or of 16 where it is larger.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    if image.ndim == 2:
+        image = image.astype(np.uint16 if image.max() > 255 else np.uint8)
+    if not cv2.imwrite(str(path), image):
+        raise UserError(f'{path} cannot be written')
+
+
+def overlay(image: np.ndarray, classes: np.ndarray, facts: dict) -> np.ndarray:
+    """Return the image, half covered by the colours of its classes."""
+    colours = np.array(facts['palette'], np.uint8)[..., ::-1]
+    colours = np.resize(colours, (len(facts['classes']), 3))[classes]
+    if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
+        return cv2.addWeighted(image, 0.5, colours, 0.5, 0)
+    return colours  # over bands that are no colours

@@ -1,0 +1,128 @@
+"""What an exported file says of itself, so that nobody needs its config."""
+from typing import Any, Dict, Iterator, List, Optional, Sequence
+
+import mmseg
+import numpy as np
+import torch
+import torch.nn as nn
+from mmseg.models import BaseSegmentor
+
+from .. import __version__
+from ..errors import UserError
+from ..stack.config import dataset_without_data
+
+# beside loading: what changes no image, and what the runtime repeats
+KNOWN = 'PackSegInputs', 'CheckLabels', 'Resize'
+
+
+def facts_of(model: BaseSegmentor,
+             output: str = 'logits',
+             raw: bool = False,
+             size: Optional[Sequence[int]] = None,
+             batch: Optional[int] = None) -> Dict[str, Any]:
+    """Return what one has to know to predict as mmseg's test does, as JSON.
+
+    Beside the arguments: ``classes`` and ``palette``; ``channels``,
+    ``channel_order`` (None if they are not three), ``mean`` and ``std`` of the
+    images that the file takes; ``resize``, ``pad``, ``window`` of the test,
+    and ``others``, what else its pipeline does; ``threshold`` of a model with
+    one output channel; ``align_corners``; ``versions``.
+
+    Args:
+        model: Of :func:`cac_mmseg.stack.checkpoint.load_model`.
+        output, raw: Of :class:`cac_mmseg.deploy.network.Network`.
+        size: H and W, if the file takes no others.
+        batch: Images at a time, if it takes no other number.
+
+    Raises:
+        UserError: If a file cannot repeat the test of the config, or not with
+            this output or with raw images.
+    """
+    meta = dataset_without_data(model.cfg).metainfo
+    prepare = model.data_preprocessor
+    channels = model.cfg.model.backbone.get('in_channels', 3)
+    order = 'RGB' if raw or prepare._channel_conversion else 'BGR'  # mmcv's
+    normalises = prepare._enable_normalize and not raw
+    head = last_head(model)
+    palette = meta.get('palette')
+    window, pad = _window(model), _pad(prepare)
+    if window and output != 'logits':
+        raise UserError(f'--output {output}: the config tests in windows, '
+                        'whose logits are averaged: export logits')
+    if pad and raw:
+        raise UserError('--raw: the config pads images after they are '
+                        'normalised (data_preprocessor.test_cfg), and a file '
+                        'that normalises would be given padded ones')
+    return dict(
+        classes=[*meta['classes']],
+        palette=None if palette is None else np.array(palette).tolist(),
+        channels=channels,
+        channel_order=order if channels == 3 else None,
+        mean=_floats(prepare.mean) if normalises else None,
+        std=_floats(prepare.std) if normalises else None,
+        resize=_resize(model),
+        pad=pad,
+        window=window,
+        others=_others(model),
+        threshold=head.threshold if head.out_channels == 1 else None,
+        align_corners=model.align_corners,
+        output=output,
+        raw=raw,
+        size=size and [*size],
+        batch=batch,
+        versions=dict(
+            cac_mmseg=__version__,
+            torch=torch.__version__,
+            mmseg=mmseg.__version__))
+
+
+def last_head(model: BaseSegmentor) -> nn.Module:
+    """Return the decode head whose logits a model predicts by."""
+    head = model.decode_head
+    return head[-1] if isinstance(head, nn.ModuleList) else head
+
+
+def _floats(values: torch.Tensor) -> List[float]:
+    # as they were written: the shortest decimals of float32
+    return [float(str(value)) for value in values.flatten().numpy()]
+
+
+def _transforms(model: BaseSegmentor) -> Iterator[Any]:
+    for transform in dataset_without_data(model.cfg).pipeline.transforms:
+        # LoadOnce and the like hold others
+        inner = getattr(transform, 'transforms', None)
+        yield from getattr(inner, 'transforms', inner) or [transform]
+
+
+def _resize(model: BaseSegmentor) -> Optional[dict]:
+    found = [t for t in _transforms(model) if type(t).__name__ == 'Resize']
+    if not found:
+        return None
+    if len(found) > 1 or not found[0].scale:
+        raise UserError('the test pipeline must have one Resize, with a '
+                        'scale, for the file to repeat it: got '
+                        f'{", ".join(map(repr, found))}')
+    return dict(scale=[*found[0].scale], keep_ratio=found[0].keep_ratio)
+
+
+def _others(model: BaseSegmentor) -> List[str]:
+    names = [type(transform).__name__ for transform in _transforms(model)]
+    return [
+        name for name in names
+        if name not in KNOWN and not name.startswith('Load')
+    ]
+
+
+def _pad(prepare: nn.Module) -> dict:
+    sizes = {
+        key: value
+        for key, value in (prepare.test_cfg or {}).items() if value is not None
+    }
+    return dict(sizes, value=prepare.pad_val) if sizes else {}
+
+
+def _window(model: BaseSegmentor) -> Optional[dict]:
+    test = model.test_cfg
+    if test.get('mode', 'whole') != 'slide':
+        return None
+    return dict(size=[*test.crop_size], stride=[*test.stride])

@@ -1,0 +1,205 @@
+"""Predict with an exported file.
+
+Needs numpy, OpenCV, and onnxruntime (for .onnx) or torch (for .pt2), and
+imports nothing else: this module may be copied to where no more is installed.
+What it does to an image is what mmseg's test does, as the file says.
+"""
+import json
+import warnings
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, Tuple, Union
+
+import cv2
+import numpy as np
+
+METADATA = 'cac_mmseg'  # name of what a file says of itself, as JSON
+
+
+class Predictor:
+    """A function from an image to the class of each pixel.
+
+    Args:
+        network: Maps (B, C, H, W) to the scores or classes of an export.
+        facts: What the export says of itself.
+    """
+
+    def __init__(self, network: Callable[[np.ndarray], np.ndarray],
+                 facts: Dict[str, Any]) -> None:
+        self.network = network
+        self.facts = facts
+        if facts['others']:
+            warnings.warn('in the test of this model, '
+                          f'{", ".join(facts["others"])} change images, too: '
+                          'apply them before')
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Map (H, W, 3) in uint8, BGR as OpenCV reads it, to (H, W) classes.
+
+        Of other data, (H, W, C) in the order of training.
+
+        Raises:
+            ValueError: If the file takes other images.
+        """
+        facts = self.facts
+        x = self.prepare(image)
+        h, w = x.shape[2:]
+        x = self.pad(x)
+        scores = self.slide(x) if facts['window'] else self.run(x)
+        return self.classify(scores[..., :h, :w], image.shape[:2])
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """Resize and normalise: (1, C, H, W)."""
+        facts = self.facts
+        image = image[..., None] if image.ndim == 2 else image
+        if image.shape[2] != facts['channels']:
+            raise ValueError(f'the file takes images of {facts["channels"]} '
+                             f'channels, and this has {image.shape[2]}')
+        if facts['resize']:
+            size = resized_shape(image.shape[:2], **facts['resize'])
+            image = cv2.resize(image, size[::-1]).reshape(*size, -1)
+        if facts['channel_order'] == 'RGB':
+            image = image[..., ::-1]
+        if not facts['raw']:
+            image = image.astype(np.float32)
+        if facts['mean']:
+            image = (image - np.float32(facts['mean'])) / np.float32(
+                facts['std'])
+        return np.ascontiguousarray(image.transpose(2, 0, 1)[None])
+
+    def pad(self, x: np.ndarray) -> np.ndarray:
+        """Pad below and to the right, to the size that the model asks for."""
+        h, w = x.shape[2:]
+        divisor = self.facts['pad'].get('size_divisor') or 1
+        least = self.facts['pad'].get('size') or (h, w)
+        below, right = (max(side, -(-length // divisor) * divisor) - length
+                        for side, length in zip(least, (h, w)))
+        return np.pad(
+            x, ((0, 0), (0, 0), (0, below), (0, right)),
+            constant_values=self.facts['pad'].get('value', 0))
+
+    def slide(self, x: np.ndarray) -> np.ndarray:
+        """Average the logits of overlapping windows, each of full size."""
+        total, count = 0, np.zeros(x.shape[2:], np.float32)
+        for rows, columns in windows(x.shape[2:], **self.facts['window']):
+            scores = self.run(x[..., rows, columns])
+            if not count.any():
+                total = np.zeros((*scores.shape[:2], *x.shape[2:]), np.float32)
+            total[..., rows, columns] += scores
+            count[rows, columns] += 1
+        return total / count
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        """Run the network on (1, C, H, W): what the file gives for it."""
+        size, batch = self.facts['size'], self.facts['batch'] or 1
+        if size and tuple(size) != x.shape[2:]:
+            raise ValueError(
+                f'the file takes {size[0]} x {size[1]} pixels, and this image '
+                f'has {x.shape[2]} x {x.shape[3]}: resize it, or export '
+                'without --static')
+        x = np.ascontiguousarray(x)
+        return self.network(np.repeat(x, batch, 0))[:1]
+
+    def classify(self, scores: np.ndarray, shape: Tuple[int,
+                                                        int]) -> np.ndarray:
+        """Resize to the image, and decide: (H, W)."""
+        facts = self.facts
+        if facts['output'] == 'classes':
+            rows, columns = (np.arange(new) * old // new
+                             for new, old in zip(shape, scores.shape[1:]))
+            return scores[0][np.ix_(rows, columns)]
+        scores = resize(scores[0], shape, facts['align_corners'])
+        if len(scores) > 1:
+            return scores.argmax(0)
+        if facts['output'] == 'logits':
+            scores = 1 / (1 + np.exp(-scores))
+        return (scores[0] > facts['threshold']).astype(int)
+
+
+def resized_shape(shape: Tuple[int, int], scale: Tuple[int, int],
+                  keep_ratio: bool) -> Tuple[int, int]:
+    """Return H and W after mmcv's Resize to a scale (width, height)."""
+    if not keep_ratio:
+        return scale[1], scale[0]
+    factor = min(max(scale) / max(shape), min(scale) / min(shape))
+    return int(shape[0] * factor + 0.5), int(shape[1] * factor + 0.5)
+
+
+def windows(shape: Tuple[int, int], size: Tuple[int, int],
+            stride: Tuple[int, int]) -> Iterator[Tuple[slice, slice]]:
+    """Yield rows and columns of mmseg's sliding windows.
+
+    The last ones end at the edge, and an image smaller than one is one.
+    """
+    ranges = []
+    for length, side, step in zip(shape, size, stride):
+        count = max(length - side + step - 1, 0) // step + 1
+        ends = [min(i * step + side, length) for i in range(count)]
+        ranges.append([slice(max(end - side, 0), end) for end in ends])
+    for rows in ranges[0]:
+        for columns in ranges[1]:
+            yield rows, columns
+
+
+def resize(maps: np.ndarray, shape: Tuple[int, int],
+           align_corners: bool) -> np.ndarray:
+    """Interpolate (K, H, W) linearly, as PyTorch's ``interpolate``."""
+    for axis, new in enumerate(shape, 1):
+        old = maps.shape[axis]
+        if old == new:
+            continue
+        if align_corners:
+            at = np.linspace(0, old - 1, new)
+        else:
+            at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        low = at.astype(int)
+        part = np.float32(at - low).reshape(-1, *[1] * (2 - axis))
+        upper = maps.take(np.minimum(low + 1, old - 1), axis)
+        maps = maps.take(low, axis) * (1 - part) + upper * part
+    return maps
+
+
+def load(path: Union[str, Path]) -> Predictor:
+    """Read FILE.onnx or FILE.pt2 of ``python -m cac_mmseg export``.
+
+    Raises:
+        ValueError: If it is another file, or its runtime is not installed.
+    """
+    path = Path(path)
+    readers = {'.onnx': _load_onnx, '.pt2': _load_program}
+    if path.suffix not in readers or not path.is_file():
+        raise ValueError(f'{path} is not a file that ends on '
+                         f'{" or ".join(readers)}')
+    try:
+        network, facts = readers[path.suffix](str(path))
+    except ImportError as error:
+        raise ValueError(f'{path} needs {error.name}: pip install '
+                         f'{error.name}') from error
+    except Exception as error:  # of either runtime
+        raise ValueError(f'{path} cannot be read: {type(error).__name__}: '
+                         f'{" ".join(str(error).split())[:200]}') from error
+    if not facts:
+        raise ValueError(f'{path} does not say what model it holds: write it '
+                         'by `python -m cac_mmseg export`')
+    return Predictor(network, json.loads(facts))
+
+
+def _load_onnx(path: str) -> Tuple[Callable, str]:
+    import onnxruntime
+    session = onnxruntime.InferenceSession(
+        path, providers=onnxruntime.get_available_providers())
+    name = session.get_inputs()[0].name
+    metadata = session.get_modelmeta().custom_metadata_map
+    return (lambda x: session.run(None, {name: x})[0],
+            metadata.get(METADATA, ''))
+
+
+def _load_program(path: str) -> Tuple[Callable, str]:
+    import torch
+    extra = {METADATA: ''}
+    program = torch.export.load(path, extra_files=extra).module()
+
+    def network(x: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return program(torch.from_numpy(x)).numpy()
+
+    return network, extra[METADATA]

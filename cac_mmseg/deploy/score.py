@@ -1,0 +1,83 @@
+"""The mIoU of exported files, beside that of their model."""
+import logging
+from typing import Dict, List
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
+from mmengine.structures import PixelData
+from mmengine.utils import track_iter_progress
+from mmseg.models import BaseSegmentor
+
+# configs name these; `predict` imports cac_mmseg without them
+from .. import baselines, cac_head, datasets, hooks  # noqa: F401
+from ..drawing.reader import Reader
+from ..errors import UserError
+from ..stack.config import build_datasets
+from ..stack.tables import markdown_table
+from .runtime import Predictor
+
+
+def compare_scores(model: BaseSegmentor, files: Dict[str, Predictor]) -> str:
+    """Return a table of the scores of a model and of files on its test data.
+
+    Raises:
+        UserError: If the data cannot be read.
+    """
+    found = scores(model, [*files.values()])
+    rows = [[name, *(f'{value:.2f}' for value in score.values())]
+            for name, score in zip(('the model', *files), found)]
+    return markdown_table(('', *found[0]), rows)
+
+
+def scores(model: BaseSegmentor,
+           files: List[Predictor]) -> List[Dict[str, float]]:
+    """Return what the config's test_evaluator says: model first, then files.
+
+    The files get the images as loaded, before the pipeline resizes them.
+    """
+    evaluators = [Evaluator(model.cfg.test_evaluator) for _ in (model, *files)]
+    count = 0
+    for dataset in build_datasets(model.cfg, 'test'):
+        reader = Reader(dataset)
+        for evaluator in evaluators:
+            evaluator.dataset_meta = dataset.metainfo
+        for i in track_iter_progress(range(len(dataset))):
+            sample = reader.load(dataset.get_data_info(i))
+            output, = model.test_step(reader.batch(sample))
+            evaluators[0].process([output])
+            for file, evaluator in zip(files, evaluators[1:]):
+                classes = torch.from_numpy(file(sample.image))
+                output.pred_sem_seg = PixelData(data=classes[None])
+                evaluator.process([output])
+            count += 1
+    print()
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # it prints a table for each
+    try:
+        return [evaluator.evaluate(count) for evaluator in evaluators]
+    finally:
+        logger.setLevel(level)
+
+
+def first_images(config: Config, split: str, count: int) -> List[np.ndarray]:
+    """Return images of a split, as loaded, at equal distances.
+
+    Raises:
+        UserError: If there are fewer.
+    """
+    if not count:
+        return []
+    places = [(dataset, i) for dataset in build_datasets(config, split)
+              for i in range(len(dataset))]
+    if len(places) < count:
+        raise UserError(f'--int8 {count}: there are {len(places)} {split} '
+                        'images')
+    chosen = np.linspace(0, len(places) - 1, count).astype(int)
+    return [
+        Reader(dataset).load(dataset.get_data_info(i)).image
+        for dataset, i in (places[place] for place in chosen)
+    ]

@@ -1,0 +1,232 @@
+"""What runs an exported file does to an image what mmseg's test does."""
+import json
+import math
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from mmengine.config import Config
+
+from cac_mmseg.deploy import runtime
+from cac_mmseg.deploy.facts import facts_of
+from cac_mmseg.deploy.network import Network
+from cac_mmseg.drawing.reader import Reader
+from cac_mmseg.stack.checkpoint import load_model
+from cac_mmseg.stack.config import dataset_without_data
+
+
+def model_of(folder, configs, **changes):
+    """A model of random weights, whose classes are mixed, in evaluation."""
+    config = Config.fromfile(configs / 'cac_r18_camvid.py')
+    config.merge_from_dict({
+        'model.backbone.num_stages': 1,
+        'model.backbone.out_indices': [0],
+        'model.backbone.strides': [2],
+        'model.backbone.dilations': [1],
+        'model.decode_head.in_index': 0,
+        'model.decode_head.in_channels': 64,
+        'model.decode_head.channels': 16,
+        'model.auxiliary_head': None,
+        **changes
+    })
+    config.dump(folder / 'config.py')
+    model = load_model(folder / 'config.py').train()
+    torch.nn.init.normal_(model.decode_head.conv_seg.weight)
+    with torch.no_grad():
+        model(torch.randn(4, 3, 64, 96))  # statistics of the norms
+    return model.eval()
+
+
+def predictor(model, output='logits', raw=False, size=None, batch=None):
+    """What runs the model's own network, with all that a file says."""
+    network = Network(model, output, raw).eval()
+
+    def run(x):
+        assert x.dtype == (np.uint8 if raw else np.float32)
+        with torch.no_grad():
+            return network(torch.from_numpy(x)).numpy()
+
+    facts = facts_of(model, output, raw, size, batch)
+    return runtime.Predictor(run, json.loads(json.dumps(facts)))
+
+
+def mmsegs(model, path):
+    """What mmseg's test predicts for an image, and the image as it reads it.
+
+    The model changes: its classes are made equally likely for the image.
+    """
+    reader = Reader(dataset_without_data(model.cfg))
+    sample = reader.read(str(path))
+    head = model.decode_head
+    with torch.no_grad():
+        inputs = model.data_preprocessor(reader.batch(sample))['inputs']
+        head.conv_seg.bias -= model(inputs, mode='tensor').mean((0, 2, 3))
+        if head.out_channels == 1:
+            head.conv_seg.bias += math.log(head.threshold /
+                                           (1 - head.threshold))
+        output, = model.test_step(reader.batch(sample))
+    return output.pred_sem_seg.data[0].numpy(), sample.image
+
+
+def resized(**resize):
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='Resize', **resize),
+        dict(type='LoadAnnotations'),
+        dict(type='PackSegInputs')
+    ]
+    return {'test_dataloader.dataset.pipeline': pipeline}
+
+
+SLIDE = {
+    'model.test_cfg':
+    dict(mode='slide', crop_size=(48, 64), stride=(32, 41), _delete_=True)
+}
+PADDED = {'model.data_preprocessor.test_cfg': dict(size_divisor=32)}
+
+
+@pytest.fixture
+def image(tmp_path, rng):
+    """A photograph of no round size."""
+    small = rng.integers(0, 256, (12, 18, 3), dtype=np.uint8)
+    path = tmp_path / 'photograph.png'
+    cv2.imwrite(str(path), cv2.resize(small, (139, 91)))
+    return path
+
+
+@pytest.mark.parametrize(
+    'changes, options', [
+        ({}, {}),
+        ({}, dict(raw=True)),
+        ({}, dict(output='probabilities')),
+        ({}, dict(output='classes', batch=3)),
+        (resized(scale=(160, 80), keep_ratio=True), {}),
+        (resized(scale=(200, 120), keep_ratio=False), dict(raw=True)),
+        (SLIDE, {}),
+        ({
+            **SLIDE,
+            **PADDED,
+            **resized(scale=(150, 60), keep_ratio=True)
+        }, {}),
+        (PADDED, {}),
+        ({
+            'model.data_preprocessor.test_cfg': dict(size=(96, 160))
+        }, {}),
+        ({
+            'model.data_preprocessor.bgr_to_rgb': False
+        }, {}),
+        ({
+            'model.data_preprocessor.bgr_to_rgb': False
+        }, dict(raw=True)),
+        ({
+            'model.decode_head.align_corners': True,
+            **resized(scale=(160, 80), keep_ratio=True)
+        }, {}),
+    ],
+    ids=str)
+def test_classes_are_those_of_mmseg(configs, tmp_path, image, changes,
+                                    options):
+    model = model_of(tmp_path, configs, **changes)
+    expected, read = mmsegs(model, image)
+    found = predictor(model, **options)(read)
+    assert found.shape == expected.shape == (91, 139)
+    assert len(np.unique(expected)) > 3
+    # two logits that are equal but for rounding may change places
+    assert (found == expected).mean() > 0.999
+
+
+@pytest.mark.parametrize('output', ['logits', 'probabilities', 'classes'])
+def test_one_channel_is_compared_with_the_threshold(configs, tmp_path, image,
+                                                    output):
+    model = model_of(
+        tmp_path, configs, **{
+            'model.decode_head.num_classes': 2,
+            'model.decode_head.out_channels': 1,
+            'model.decode_head.threshold': 0.8,
+            'model.decode_head.loss_decode.use_sigmoid': True
+        })
+    expected, read = mmsegs(model, image)
+    assert 0.02 < expected.mean() < 0.98
+    found = predictor(model, output)(read)
+    assert (found == expected).mean() > 0.999
+
+
+def test_images_that_the_file_does_not_take_are_named(configs, tmp_path):
+    predict = predictor(model_of(tmp_path, configs), size=(64, 96))
+    with pytest.raises(ValueError, match='64 x 96 pixels, .* has 65 x 96'):
+        predict(np.zeros((65, 96, 3), np.uint8))
+    with pytest.raises(ValueError, match='of 3 channels, and this has 1'):
+        predict(np.zeros((64, 96), np.uint8))
+
+
+def test_what_a_file_cannot_repeat_is_named(configs, tmp_path):
+    extra = dict(type='AdjustGamma')
+    pipeline = [
+        dict(type='LoadImageFromFile'), extra,
+        dict(type='PackSegInputs')
+    ]
+    model = model_of(tmp_path, configs,
+                     **{'test_dataloader.dataset.pipeline': pipeline})
+    with pytest.warns(UserWarning, match='AdjustGamma change images'):
+        predictor(model)
+    model = model_of(tmp_path, configs, **resized(scale_factor=0.5))
+    with pytest.raises(ValueError, match='one Resize, with a scale'):
+        facts_of(model)
+
+
+@pytest.mark.parametrize('align', [False, True])
+@pytest.mark.parametrize('shape', [(7, 9), (23, 5), (9, 40), (1, 1)])
+def test_maps_are_interpolated_as_pytorch_does(rng, align, shape):
+    maps = rng.standard_normal((3, 9, 13)).astype(np.float32)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(maps)[None],
+        shape,
+        mode='bilinear',
+        align_corners=align)[0]
+    torch.testing.assert_close(
+        torch.from_numpy(runtime.resize(maps, shape, align)), expected)
+
+
+def test_predict_imports_neither_torch_nor_mmseg(tmp_path):
+    """Where they are installed: it starts in a moment."""
+    code = ('import runpy, sys\n'
+            'try: runpy.run_module("cac_mmseg", run_name="__main__")\n'
+            'except SystemExit: pass\n'
+            'print(sorted({"torch", "mmseg", "mmengine", "mmcv"} '
+            '& {*sys.modules}))')
+    script = ("import sys; sys.orig_argv = ['python', '-m', 'cac_mmseg', "
+              "'predict', 'no.onnx', 'no.png', '--out', 'out']\n"
+              "sys.argv = ['-m', *sys.orig_argv[3:]]\n" + code)
+    done = subprocess.run([sys.executable, '-c', script],
+                          cwd=ROOT,
+                          capture_output=True,
+                          text=True)
+    assert done.stdout == '[]\n'
+    assert 'no.onnx is not a file' in done.stderr
+
+
+@pytest.mark.parametrize('arguments, words', [
+    ('{file} a.png', '--out DIR is missing'),
+    ('{file} --out out', 'give either IMAGE'),
+    ('{file} a.png --against a.py a.pth', 'give either IMAGE'),
+    ('{text} a.png --out out', 'is not a file that ends on .onnx or .pt2'),
+    ('{broken} a.png --out out', 'cannot be read'),
+    ('{broken2} a.png --out out', 'cannot be read'),
+    ('no.onnx a.png --out out', 'no.onnx is not a file'),
+])
+def test_bad_input(tmp_path, cli, arguments, words):
+    files = {
+        name: tmp_path / file
+        for name, file in dict(
+            file='a.onnx', text='a.txt', broken='b.onnx',
+            broken2='b.pt2').items()
+    }
+    for file in files.values():
+        file.write_text('no model')
+    code, output = cli('predict ' + arguments.format(**files))
+    assert code == 2 and words in ' '.join(output.split())
+    assert not (tmp_path / 'out').exists()
