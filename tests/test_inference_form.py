@@ -148,11 +148,11 @@ def test_its_operators_are_those_that_runtimes_have(reweighting):
             3: free
         }], ))
     allowed = {
-        'adaptive_avg_pool2d', 'add', 'sub', 'neg', 'batch_norm', 'conv2d', 'div', 'flatten',
-        'linear', 'matmul', 'mul', 'pad', 'relu', 'relu_', 'sigmoid', 'slice',
-        'chunk', 'split', 'sum', 'mean', 'transpose', 'unsqueeze', 'view',
-        'unflatten', 'select', 'sym_size', 'getitem', 'squeeze', 'eq',
-        '_assert_scalar', 'reshape', 'contiguous', 'view_as'
+        'adaptive_avg_pool2d', 'add', 'sub', 'neg', 'batch_norm', 'conv2d',
+        'div', 'flatten', 'linear', 'matmul', 'mul', 'pad', 'relu', 'relu_',
+        'sigmoid', 'slice', 'chunk', 'split', 'sum', 'mean', 'transpose',
+        'unsqueeze', 'view', 'unflatten', 'select', 'sym_size', 'getitem',
+        'squeeze', 'eq', '_assert_scalar', 'reshape', 'contiguous', 'view_as'
     }
     for node in program.graph.nodes:
         if node.op != 'call_function':

@@ -25,9 +25,8 @@ FLOORS = {
     'attribution': {'attribution', 'ops', 'stack', *METHOD},
     'drawing': {'attribution', 'drawing', 'errors', 'stack'},
     'hooks': {'attribution', 'checks', 'drawing', 'errors', 'hooks', 'stack'},
-    'deploy': {
-        'datasets', 'deploy', 'drawing', 'hooks', 'ops', 'stack', *METHOD
-    },
+    'deploy':
+    {'datasets', 'deploy', 'drawing', 'hooks', 'ops', 'stack', *METHOD},
     'commands': {
         'attribution', 'commands', 'datasets', 'deploy', 'drawing', 'hooks',
         'ops', 'stack', *METHOD
