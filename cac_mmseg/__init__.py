@@ -10,7 +10,8 @@ from .stack.env import require_stack
 try:
     # `python -m cac_mmseg predict` starts at once, and without the stack
     started_by = sys.orig_argv[-len(sys.argv) - 1:]
-    if started_by[:3] == ['-m', 'cac_mmseg', 'predict']:
+    if (started_by[:3] == ['-m', 'cac_mmseg', 'predict']
+            and '--against' not in started_by):
         raise ImportError
     require_stack()
 except ImportError:

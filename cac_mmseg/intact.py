@@ -1,6 +1,16 @@
 """Whether a part of a model is as it was built: nothing hooked or replaced."""
+from abc import ABC
+
 import torch.nn as nn
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+
+
+class _Empty(ABC):
+    pass
+
+
+# what any class holds, and how it is built
+HARMLESS = {'__init__', '__annotations__', *vars(_Empty)}
 
 
 def has_plain_classifier(head: BaseDecodeHead) -> bool:
@@ -31,3 +41,19 @@ def has_hooks(module: nn.Module) -> bool:
         getattr(module, name)
         for name in ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks',
                      '_backward_pre_hooks'))
+
+
+def adds_nothing(module: nn.Module, base: type) -> bool:
+    """Return whether a module computes what ``base`` does.
+
+    A subclass may build it otherwise, but define nothing else, and nobody may
+    have replaced a method of the module.
+    """
+    kinds = type(module).__mro__
+    own = {name
+           for kind in kinds[:kinds.index(base)]
+           for name in vars(kind)} - HARMLESS
+    replaced = [
+        name for name in vars(module) if callable(getattr(base, name, None))
+    ]
+    return not own and not replaced

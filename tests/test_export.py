@@ -10,7 +10,9 @@ import pytest
 import torch
 from conftest import ROOT
 from mmseg.evaluation import IoUMetric
+from mmseg.registry import MODELS
 
+from cac_mmseg import CaCHead
 from cac_mmseg.deploy import runtime, write
 from cac_mmseg.deploy.network import Network
 from cac_mmseg.deploy.score import scores
@@ -149,7 +151,8 @@ def test_smaller_files_predict_nearly_the_same(small, tmp_path, cli, option):
     assert files[1].stat().st_size < 0.8 * files[0].stat().st_size
     assert not PATH.search(content(files[1]))
     before, after = map(runtime.load, files)
-    assert before.facts == after.facts
+    assert after.facts['precision'] == option[2:6].replace('fp16', 'float16')
+    assert {**after.facts, 'precision': 'float32'} == before.facts
     data, = build_datasets(load_model(small[0]).cfg, 'test')
     image = Reader(data).load(data.get_data_info(0)).image
     assert (before(image) == after(image)).mean() > 0.8
@@ -187,7 +190,9 @@ def test_a_file_that_computes_something_else_is_not_written(
         return Scaled(scale, offset)
 
     monkeypatch.setattr(write, '_write_program', written)
-    arguments = Scaled(scale), tmp_path / 'model.pt2', (2, 3, 64, 96), {}
+    arguments = Scaled(scale), Scaled(scale), tmp_path / 'model.pt2', (2, 3,
+                                                                       64,
+                                                                       96), {}
     if words is None:
         write.export(*arguments)
         return
@@ -200,7 +205,8 @@ def test_a_file_that_computes_something_else_is_not_written(
 def test_a_model_without_finite_logits_is_not_written(tmp_path, value):
     with pytest.raises(ValueError, match='scores of the model are NaN'):
         write.export(
-            Scaled(1., value), tmp_path / 'model.pt2', (2, 3, 64, 96), {})
+            Scaled(1., value), Scaled(1., value), tmp_path / 'model.pt2',
+            (2, 3, 64, 96), {})
     assert not [*tmp_path.glob('model*')]
 
 
@@ -229,6 +235,7 @@ def test_classes_may_differ_where_logits_are_equal_but_for_rounding():
     ('--out a.pt2 --static', 'give it by --size H W'),
     ('--out a.pt2 --size 8 64', 'must be >= 64'),
     ('--out a.pt2 --int8 4', 'need --out FILE.onnx'),
+    ('--out a.pt2 --opset 18', 'need --out FILE.onnx'),
     ('--out a.pt2 --int8 0', 'must be >= 1'),
     ('--out a.pt2 --int8 4 --fp16', 'not allowed with'),
     ('--out a.onnx --opset 11', 'must be >= 18'),
@@ -245,7 +252,7 @@ def test_what_needs_no_model_is_checked_before_one_is_built(
 
 @pytest.mark.parametrize('changes, options, words', [
     ("test_cfg=dict(mode='slide', crop_size=(64, 64), stride=(32, 32))",
-     '--output classes', 'tests in windows'),
+     '--output classes', 'tests images in windows'),
     ('data_preprocessor=dict(test_cfg=dict(size_divisor=32))', '--raw',
      'pads images after they are normalised'),
 ])
@@ -264,3 +271,35 @@ def test_facts_are_json(small):
     from cac_mmseg.deploy.facts import facts_of
     facts = facts_of(load_model(*small), size=(64, 96))
     assert json.loads(json.dumps(facts)) == facts
+
+
+@MODELS.register_module()
+class InvertedHead(CaCHead):
+    """Changes a part that the export of a CaCHead replaces."""
+
+    def _transform_inputs(self, inputs):
+        return -super()._transform_inputs(inputs)
+
+
+@MODELS.register_module()
+class CentredHead(CaCHead):
+    """Changes logits after forward, where no file looks."""
+
+    def predict_by_feat(self, logits, metas):
+        logits = super().predict_by_feat(logits, metas)
+        return logits - logits.mean((2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize('head, words', [
+    ('InvertedHead', 'decode_head is exported as it is'),
+    ('CentredHead', 'not written'),
+])
+def test_a_head_of_a_user_is_exported_as_it_is_or_not_at_all(
+        small, tmp_path, cli, head, words):
+    """The file is compared with the model as mmseg's test runs it."""
+    config, out = tmp_path / 'config.py', tmp_path / 'a.pt2'
+    config.write_text(f"_base_ = '{small[0]}'\n"
+                      f"model = dict(decode_head=dict(type='{head}'))\n")
+    code, output = cli('export', config, small[1], '--out', out, *SIZE)
+    assert words in ' '.join(output.split())
+    assert out.exists() == (code == 0) == (head == 'InvertedHead')

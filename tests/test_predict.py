@@ -11,6 +11,7 @@ import torch
 from conftest import ROOT
 from mmengine.config import Config
 
+from cac_mmseg.commands import predict as predict_command
 from cac_mmseg.deploy import runtime
 from cac_mmseg.deploy.facts import facts_of
 from cac_mmseg.deploy.network import Network
@@ -86,7 +87,10 @@ SLIDE = {
     'model.test_cfg':
     dict(mode='slide', crop_size=(48, 64), stride=(32, 41), _delete_=True)
 }
-PADDED = {'model.data_preprocessor.test_cfg': dict(size_divisor=32)}
+PADDED = {
+    'model.data_preprocessor.test_cfg': dict(size_divisor=32),
+    'model.data_preprocessor.pad_val': 0.7
+}
 
 
 @pytest.fixture
@@ -171,11 +175,32 @@ def test_what_a_file_cannot_repeat_is_named(configs, tmp_path):
     ]
     model = model_of(tmp_path, configs,
                      **{'test_dataloader.dataset.pipeline': pipeline})
-    with pytest.warns(UserWarning, match='AdjustGamma change images'):
+    with pytest.warns(UserWarning, match='AdjustGamma, which is not'):
         predictor(model)
     model = model_of(tmp_path, configs, **resized(scale_factor=0.5))
     with pytest.raises(ValueError, match='one Resize, with a scale'):
         facts_of(model)
+    scale = dict(scale=(160, 80), keep_ratio=True)
+    model = model_of(tmp_path, configs,
+                     **resized(interpolation='nearest', **scale))
+    with pytest.raises(ValueError, match='test with these'):
+        facts_of(model)
+    model = model_of(tmp_path, configs, **resized(**scale))
+    with pytest.raises(ValueError, match='resized back: export logits'):
+        facts_of(model, output='classes')
+    loader = dict(type='LoadImageFromFile', color_type='unchanged')
+    pipeline = [loader, dict(type='PackSegInputs')]
+    model = model_of(tmp_path, configs,
+                     **{'test_dataloader.dataset.pipeline': pipeline})
+    assert "color_type='unchanged'" in facts_of(model)['others'][0]
+
+
+def test_an_image_is_not_overwritten(tmp_path, cli, monkeypatch, image):
+    monkeypatch.setattr(predict_command, 'load', lambda path: None)
+    before = image.read_bytes()
+    code, output = cli('predict a.onnx', image.parent, '--out', image.parent)
+    assert code == 2 and 'would be overwritten' in output
+    assert image.read_bytes() == before
 
 
 @pytest.mark.parametrize('align', [False, True])

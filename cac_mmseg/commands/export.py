@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..deploy.facts import facts_of
 from ..deploy.form import inference_form
-from ..deploy.network import OUTPUTS, Network
+from ..deploy.network import OUTPUTS, Network, Reference
 from ..deploy.runtime import load
 from ..deploy.score import compare_scores, first_images
 from ..deploy.smaller import to_float16, to_int8
@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='what the file gives for each pixel (default: logits)')
     add('--raw',
         action='store_true',
-        help='the file takes RGB in uint8, and normalises it')
+        help='the file takes images in uint8 (colours: RGB) and normalises '
+        'them')
     add('--size',
         type=at_least(SMALLEST),
         nargs=2,
@@ -78,8 +79,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.static and not arguments.size:
         raise UserError('--static fixes the size of the image: give it by '
                         '--size H W')
-    if smaller and out.suffix != '.onnx':
-        raise UserError(f'--int8 and --fp16 need --out FILE.onnx, got {out}')
+    if out.suffix != '.onnx' and (smaller or arguments.opset):
+        raise UserError('--int8, --fp16 and --opset need --out FILE.onnx, got '
+                        f'{out}')
     print(f'building {arguments.config}', flush=True)
     model = load_model(arguments.config, arguments.checkpoint)
     facts = facts_of(
@@ -87,25 +89,37 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.output,
         arguments.raw,
         size=arguments.size if arguments.static else None,
-        batch=arguments.batch or (1 if arguments.static else None))
+        batch=arguments.batch or (1 if arguments.static else None),
+        precision='int8'
+        if arguments.int8 else 'float16' if arguments.fp16 else 'float32')
+    for name in facts['others']:
+        print(f"the test pipeline's {name} is not repeated by predict: its "
+              'results may differ')
     images = first_images(model.cfg, 'train', arguments.int8 or 0)
     form, kept = inference_form(model)
     for name in kept:
         print(f'{name} is exported as it is: a subclass or a hook changes '
               'what it computes')
     network = Network(form, arguments.output, arguments.raw).eval()
-    size = arguments.size or (facts['window'] or {}).get('size', SIZE)
+    reference = Reference(model, arguments.output, arguments.raw)
+    size = arguments.size or [
+        max(side, SMALLEST)
+        for side in (facts['window'] or {}).get('size', SIZE)
+    ]
     shape = (facts['batch'] or 2, facts['channels'], *size)
     fixed = (0, ) * bool(facts['batch']) + (2, 3) * arguments.static
     print(f'exporting and comparing {out}', flush=True)
     with new_file(out) as file:
-        difference = export(network, file, shape, facts, fixed,
+        difference = export(network, reference, file, shape, facts, fixed,
                             arguments.opset)
         print(f'{arguments.output} within {difference:.1e} of the model, at '
               f'{"its" if arguments.static else "other"} sizes')
         if smaller:
             before = load(file)
-            to_int8(file, images) if arguments.int8 else to_float16(file)
+            try:
+                to_int8(file, images) if arguments.int8 else to_float16(file)
+            except ValueError as error:  # images that a static file refuses
+                raise UserError(str(error)) from error
             print(compare_scores(model, dict(before=before, after=load(file))))
     print(f'{out}: {out.stat().st_size / 2**20:.1f} MiB\n'
           f'python -m cac_mmseg predict {out} IMAGE ... --out DIR')

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..deploy.runtime import load
 from ..errors import UserError
+from ..stack.env import require_stack
 from ..stack.files import check_folder, find_images, make_folder
 
 
@@ -44,7 +45,11 @@ def run(arguments: argparse.Namespace) -> None:
     except ValueError as error:
         raise UserError(str(error)) from error
     if arguments.against:
-        # the stack, which predicting does without
+        # predicting does without the stack
+        try:
+            require_stack()
+        except ImportError as error:
+            raise UserError(str(error)) from error
         from ..deploy.score import compare_scores
         from ..stack.checkpoint import load_model
         model = load_model(*arguments.against)
@@ -52,8 +57,16 @@ def run(arguments: argparse.Namespace) -> None:
         return
     images = find_images(arguments.images)
     check_folder(arguments.out)
-    out = make_folder(arguments.out)
-    overlays = make_folder(out / 'overlays')
+    out = Path(arguments.out)
+    overlays = out / 'overlays'
+    for image in images:
+        name = f'{Path(image).stem}.png'
+        if Path(image).resolve() in [(folder / name).resolve()
+                                     for folder in (out, overlays)]:
+            raise UserError(f'{image} would be overwritten by its prediction: '
+                            'give another --out')
+    make_folder(out)
+    make_folder(overlays)
     for path in images:
         image = read_image(path, predict.facts['channels'])
         try:

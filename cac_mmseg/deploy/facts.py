@@ -11,15 +11,17 @@ from .. import __version__
 from ..errors import UserError
 from ..stack.config import dataset_without_data
 
-# beside loading: what changes no image, and what the runtime repeats
-KNOWN = 'PackSegInputs', 'CheckLabels', 'Resize'
+# what changes no image, and what predict repeats
+KNOWN = ('LoadImageFromFile', 'LoadAnnotations', 'Resize', 'CheckLabels',
+         'PackSegInputs')
 
 
 def facts_of(model: BaseSegmentor,
              output: str = 'logits',
              raw: bool = False,
              size: Optional[Sequence[int]] = None,
-             batch: Optional[int] = None) -> Dict[str, Any]:
+             batch: Optional[int] = None,
+             precision: str = 'float32') -> Dict[str, Any]:
     """Return what one has to know to predict as mmseg's test does, as JSON.
 
     Beside the arguments: ``classes`` and ``palette``; ``channels``,
@@ -33,6 +35,7 @@ def facts_of(model: BaseSegmentor,
         output, raw: Of :class:`cac_mmseg.deploy.network.Network`.
         size: H and W, if the file takes no others.
         batch: Images at a time, if it takes no other number.
+        precision: Of its arithmetic.
 
     Raises:
         UserError: If a file cannot repeat the test of the config, or not with
@@ -44,23 +47,24 @@ def facts_of(model: BaseSegmentor,
     order = 'RGB' if raw or prepare._channel_conversion else 'BGR'  # mmcv's
     normalises = prepare._enable_normalize and not raw
     head = last_head(model)
-    palette = meta.get('palette')
-    window, pad = _window(model), _pad(prepare)
-    if window and output != 'logits':
-        raise UserError(f'--output {output}: the config tests in windows, '
-                        'whose logits are averaged: export logits')
+    window, pad, resize = _window(model), _pad(prepare), _resize(model)
+    if output != 'logits' and (window or resize):
+        raise UserError(
+            f'--output {output}: the config tests images '
+            f'{"in windows" if window else "resized"}, and logits are '
+            f'{"averaged" if window else "resized back"}: export logits')
     if pad and raw:
         raise UserError('--raw: the config pads images after they are '
                         'normalised (data_preprocessor.test_cfg), and a file '
                         'that normalises would be given padded ones')
     return dict(
         classes=[*meta['classes']],
-        palette=None if palette is None else np.array(palette).tolist(),
+        palette=np.array(meta['palette']).tolist(),
         channels=channels,
         channel_order=order if channels == 3 else None,
         mean=_floats(prepare.mean) if normalises else None,
         std=_floats(prepare.std) if normalises else None,
-        resize=_resize(model),
+        resize=resize,
         pad=pad,
         window=window,
         others=_others(model),
@@ -70,6 +74,7 @@ def facts_of(model: BaseSegmentor,
         raw=raw,
         size=size and [*size],
         batch=batch,
+        precision=precision,
         versions=dict(
             cac_mmseg=__version__,
             torch=torch.__version__,
@@ -102,15 +107,28 @@ def _resize(model: BaseSegmentor) -> Optional[dict]:
         raise UserError('the test pipeline must have one Resize, with a '
                         'scale, for the file to repeat it: got '
                         f'{", ".join(map(repr, found))}')
+    how = found[0].backend, found[0].interpolation
+    if how != ('cv2', 'bilinear'):
+        raise UserError(
+            f'Resize of the test pipeline has backend={how[0]!r} and '
+            f"interpolation={how[1]!r}, and files are resized by 'cv2' and "
+            "'bilinear': test with these")
     return dict(scale=[*found[0].scale], keep_ratio=found[0].keep_ratio)
 
 
 def _others(model: BaseSegmentor) -> List[str]:
-    names = [type(transform).__name__ for transform in _transforms(model)]
-    return [
-        name for name in names
-        if name not in KNOWN and not name.startswith('Load')
-    ]
+    found = []
+    for transform in _transforms(model):
+        name = type(transform).__name__
+        if name == 'LoadImageFromFile' and (
+                transform.to_float32 or transform.color_type != 'color'
+                or transform.imdecode_backend != 'cv2'):
+            name += (f'(to_float32={transform.to_float32}, color_type='
+                     f'{transform.color_type!r}, imdecode_backend='
+                     f'{transform.imdecode_backend!r})')
+        if name not in KNOWN:
+            found.append(name)
+    return found
 
 
 def _pad(prepare: nn.Module) -> dict:

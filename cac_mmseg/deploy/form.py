@@ -21,9 +21,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..baselines import FCKernelModule, FixedKernelModule, GAPKernelModule
 from ..cac_head import CaCHead
 from ..cac_module import CaCModule
-from ..intact import has_hooks, has_plain_classifier, inherits
+from ..intact import adds_nothing, has_hooks, has_plain_classifier, inherits
 
 
+@torch.no_grad()
 def inference_form(model: nn.Module) -> Tuple[nn.Module, List[str]]:
     """Rewrite the CaC heads and modules of a model, wherever they are.
 
@@ -35,20 +36,26 @@ def inference_form(model: nn.Module) -> Tuple[nn.Module, List[str]]:
         rewritten, as a subclass or a hook changes what they compute.
     """
     root = nn.Sequential(copy.deepcopy(model))  # a root can be replaced, too
-    kept = []
-    for path, module in [*root.named_modules()]:
+    kept: List[str] = []
+    forms: Dict[nn.Module, nn.Module] = {}  # one may have several names
+    for path, module in [*root.named_modules(remove_duplicate=False)]:
+        name = path.partition('.')[2]
+        if any(name.startswith(f'{head}.') for head in kept):
+            continue  # a head may call its modules in ways of its own
         if isinstance(module, CaCHead) and _is_plain_head(module):
             module.__class__ = _InferenceHead
         elif isinstance(module, CaCModule) and _is_plain(module):
-            root.set_submodule(path, FORMS[_kind(module)](module))
-        elif isinstance(module, (CaCHead, CaCModule)):
-            kept.append(path.partition('.')[2])
+            if module not in forms:
+                forms[module] = FORMS[_kind(module)](module)
+            root.set_submodule(path, forms[module])
+        elif type(module) is not _InferenceHead and isinstance(
+                module, (CaCHead, CaCModule)):
+            kept.append(name)
     return root[0].eval(), kept
 
 
 def _is_plain_head(head: CaCHead) -> bool:
-    return (inherits(head, CaCHead, 'forward', '_forward_branches', '_pool',
-                     '_classify') and not has_hooks(head)
+    return (adds_nothing(head, CaCHead) and not has_hooks(head)
             and has_plain_classifier(head))
 
 
@@ -57,9 +64,8 @@ def _kind(module: CaCModule) -> type:
 
 
 def _is_plain(module: CaCModule) -> bool:
-    kind, layer = _kind(module), getattr(module, 'fc', None)
-    names = 'forward', 'predict_kernels', 'normalise', 'shape'
-    return (inherits(module, kind, *(n for n in names if hasattr(kind, n)))
+    layer = getattr(module, 'fc', None)
+    return (adds_nothing(module, _kind(module))
             and (layer is None or inherits(layer, nn.Linear, 'forward'))
             and not any(map(has_hooks, module.modules())))
 
@@ -101,20 +107,26 @@ class _Reweighting(nn.Module):
         self.dilations = module.dilations
         self.sets = module.sets
         norm = module.kernel_norm
-        folds = isinstance(norm, _BatchNorm) and norm.track_running_stats
+        folds = (
+            isinstance(norm, _BatchNorm)
+            and inherits(norm, _BatchNorm, 'forward')
+            and norm.running_mean is not None)
         self.norm = None if folds else norm
-        scale = torch.ones(self.sets * self.channels, dtype=torch.float64)
-        shift = torch.zeros_like(scale)
         if folds:
             scale = (norm.running_var.double() + norm.eps).rsqrt()
+            shift = torch.zeros_like(scale)
             if norm.affine:
                 scale, shift = scale * norm.weight, shift + norm.bias
             shift = shift - norm.running_mean * scale
-        with torch.no_grad():
-            constants = self.fold(module, scale, shift)
-        dtype = next(module.parameters()).dtype
-        for name, value in constants.items():
-            self.register_buffer(name, value.to(dtype).contiguous())
+        else:
+            scale = torch.ones(
+                self.sets * self.channels,
+                dtype=torch.float64,
+                device=next(module.parameters()).device)
+            shift = torch.zeros_like(scale)
+        for name, value in self.fold(module, scale, shift).items():
+            value = value.detach().to(next(module.parameters()).dtype)
+            self.register_buffer(name, value.contiguous())
 
     def fold(self, module: CaCModule, scale: Tensor,
              shift: Tensor) -> Dict[str, Tensor]:
@@ -133,9 +145,9 @@ class _Reweighting(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map X (B, C, H, W) to Y of the same shape."""
         kernels = self.predict(x)
-        if self.norm is not None:  # over all sets: [b, g * c, r, 1]
-            joined = self.norm(torch.cat(kernels, 1).unsqueeze(3)).squeeze(3)
-            kernels = _parts(joined, self.sets)
+        if self.norm is not None:  # over all sets, in the shape of training
+            joined = torch.cat(kernels, 1).unflatten(2, (-1, self.kernel_size))
+            kernels = _parts(self.norm(joined).flatten(2), self.sets)
         return x * _sum(
             self.response(x, kernels[i % self.sets], dilation).sigmoid()
             for i, dilation in enumerate(self.dilations))

@@ -1,5 +1,4 @@
 """A model as one function from an image to scores."""
-import math
 from typing import Sequence
 
 import torch
@@ -33,7 +32,6 @@ class Network(nn.Module):
         self.model = model
         self.output = output
         self.raw = raw
-        self.threshold = last_head(model).threshold
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, K, H, W), or classes (B, H, W)."""
@@ -49,7 +47,8 @@ class Network(nn.Module):
         logits = self.logits(image)
         if logits.shape[1] > 1:
             return logits
-        bound = math.log(self.threshold / (1 - self.threshold))
+        threshold = torch.tensor(last_head(self.model).threshold)
+        bound = threshold.logit(1e-6).item()  # finite
         return torch.cat([torch.full_like(logits, bound), logits], 1)
 
     def logits(self, image: Tensor) -> Tensor:
@@ -78,3 +77,14 @@ class Network(nn.Module):
         if self.raw:
             return torch.randint(256, tuple(shape), dtype=torch.uint8)
         return torch.randn(tuple(shape))
+
+
+class Reference(Network):
+    """The model as mmseg's test runs it, which a file is compared with."""
+
+    def logits(self, image: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, K, H, W)."""
+        if self.raw:
+            image = self.normalise(image)
+        size = dict(img_shape=image.shape[2:])
+        return self.model.encode_decode(image, [size] * len(image))

@@ -28,9 +28,9 @@ class Predictor:
         self.network = network
         self.facts = facts
         if facts['others']:
-            warnings.warn('in the test of this model, '
-                          f'{", ".join(facts["others"])} change images, too: '
-                          'apply them before')
+            warnings.warn('the test of this model also has '
+                          f'{", ".join(facts["others"])}, which is not '
+                          'repeated: its results may differ')
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Map (H, W, 3) in uint8, BGR as OpenCV reads it, to (H, W) classes.
@@ -96,17 +96,19 @@ class Predictor:
                 f'the file takes {size[0]} x {size[1]} pixels, and this image '
                 f'has {x.shape[2]} x {x.shape[3]}: resize it, or export '
                 'without --static')
-        x = np.ascontiguousarray(x)
-        return self.network(np.repeat(x, batch, 0))[:1]
+        try:
+            return self.network(np.repeat(x, batch, 0))[:1]
+        except Exception as error:  # of either runtime
+            raise ValueError(
+                f'the file fails on {x.shape[2]} x {x.shape[3]} pixels: '
+                f'{" ".join(str(error).split())[:200]}') from error
 
     def classify(self, scores: np.ndarray, shape: Tuple[int,
                                                         int]) -> np.ndarray:
         """Resize to the image, and decide: (H, W)."""
         facts = self.facts
         if facts['output'] == 'classes':
-            rows, columns = (np.arange(new) * old // new
-                             for new, old in zip(shape, scores.shape[1:]))
-            return scores[0][np.ix_(rows, columns)]
+            return scores[0]  # of images that are not resized
         scores = resize(scores[0], shape, facts['align_corners'])
         if len(scores) > 1:
             return scores.argmax(0)
@@ -185,8 +187,13 @@ def load(path: Union[str, Path]) -> Predictor:
 
 def _load_onnx(path: str) -> Tuple[Callable, str]:
     import onnxruntime
-    session = onnxruntime.InferenceSession(
-        path, providers=onnxruntime.get_available_providers())
+
+    # others, of phones and accelerators, may compute in lower precision
+    providers = [
+        name for name in ('CUDAExecutionProvider', 'CPUExecutionProvider')
+        if name in onnxruntime.get_available_providers()
+    ]
+    session = onnxruntime.InferenceSession(path, providers=providers)
     name = session.get_inputs()[0].name
     metadata = session.get_modelmeta().custom_metadata_map
     return (lambda x: session.run(None, {name: x})[0],

@@ -11,8 +11,6 @@ from mmengine.structures import PixelData
 from mmengine.utils import track_iter_progress
 from mmseg.models import BaseSegmentor
 
-# configs name these; `predict` imports cac_mmseg without them
-from .. import baselines, cac_head, datasets, hooks  # noqa: F401
 from ..drawing.reader import Reader
 from ..errors import UserError
 from ..stack.config import build_datasets
@@ -49,7 +47,10 @@ def scores(model: BaseSegmentor,
             output, = model.test_step(reader.batch(sample))
             evaluators[0].process([output])
             for file, evaluator in zip(files, evaluators[1:]):
-                classes = torch.from_numpy(file(sample.image))
+                try:
+                    classes = torch.from_numpy(file(sample.image))
+                except ValueError as error:
+                    raise UserError(f'{sample.path}: {error}') from error
                 output.pred_sem_seg = PixelData(data=classes[None])
                 evaluator.process([output])
             count += 1

@@ -19,6 +19,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.models import BaseSegmentor
 from torch import Tensor
 
+import tools.study.heads  # noqa: F401, registers those of the runs
 from cac_mmseg.attribution.paths import (ContextPath, KernelPath, PooledPath,
                                          recording)
 from cac_mmseg.commands.options import at_least

@@ -2,6 +2,7 @@
 import csv
 import io
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Sequence
 
@@ -139,12 +140,18 @@ def _notes(heads: Sequence[HeadResults]) -> Iterator[str]:
 
 def _rest(heads: Sequence[HeadResults]) -> str:
     """Say what of the seeds an interval covers."""
-    if min(len(head.seeds) for head in heads) >= ENOUGH:
-        return 'how much the difference varies over the seeds'
     variance, dof = seed_variance(heads)
-    return ('what head and seed leave of the scores: a standard deviation of '
-            f'{variance**0.5:.2f}, {dof} degrees of freedom'
-            if dof else 'no seeds: too few are shared')
+    every = ('what head and seed leave of the scores: a standard deviation of '
+             f'{variance**0.5:.2f}, {dof} degrees of freedom'
+             if dof else 'no seeds: too few are shared')
+    shared = [len({*a.seeds} & {*b.seeds})
+              for a, b in combinations(heads, 2)] or [0]
+    if min(shared) >= ENOUGH:
+        return 'how much the difference varies over the seeds'
+    if max(shared) < ENOUGH:
+        return every
+    return (f'how much the difference varies over {ENOUGH} seeds or more, '
+            f'where heads share fewer {every}')
 
 
 def as_csv(heads: Sequence[HeadResults]) -> str:
