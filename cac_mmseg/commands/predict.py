@@ -15,6 +15,7 @@ from ..deploy.runtime import load
 from ..errors import UserError
 from ..stack.env import require_stack
 from ..stack.files import check_folder, find_images, make_folder
+from ..stack.words import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
         name = f'{Path(path).stem}.png'
         write_image(out / name, classes)
         write_image(overlays / name, overlay(image, classes, predict.facts))
-    print(f'{len(images)} predictions in {out}')
+    print(f'{counted(len(images), "prediction")} in {out}')
 
 
 def read_image(path: str, channels: int) -> np.ndarray:
