@@ -101,6 +101,9 @@ def test_every_command_runs_on_what_was_trained(run, tmp_path):
         'drawn/000003.png',
         f'export {config} {weights} --out {tmp_path}/model.pt2 --size 64 64':
         'model.pt2',
+        f'predict {tmp_path}/model.pt2 {tmp_path}/drawn/000003.png --out '
+        f'{tmp_path}/predicted':
+        'predicted/overlays/000003.png',
         f'publish {weights} {tmp_path}/weights':
         'weights-*.pth',
         'adopt fcn_r18-d8_4xb2-80k_cityscapes-512x1024 --out '
