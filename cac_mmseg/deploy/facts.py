@@ -143,4 +143,8 @@ def _window(model: BaseSegmentor) -> Optional[dict]:
     test = model.test_cfg
     if test.get('mode', 'whole') != 'slide':
         return None
+    if any(s > c for s, c in zip(test.stride, test.crop_size)):
+        raise UserError(f'test_cfg.stride={tuple(test.stride)} leaves pixels '
+                        f'between windows of {tuple(test.crop_size)}: it must '
+                        'not be larger than crop_size')
     return dict(size=[*test.crop_size], stride=[*test.stride])

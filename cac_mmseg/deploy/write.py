@@ -141,6 +141,9 @@ def _write_onnx(network: Network, file: Path, image: Tensor, free: Dict[int,
         output_names=[network.output],
         verbose=False)
     model = program.model
+    if opset and model.opset_imports[''] != opset:
+        raise ValueError(f'PyTorch writes opset {model.opset_imports[""]}, '
+                         f'and cannot convert it to {opset}')
     model.metadata_props.clear()
     model.metadata_props[METADATA] = facts
     # where the exporter's code lies on this machine
