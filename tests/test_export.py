@@ -102,6 +102,11 @@ def test_onnx_runs_where_there_is_no_torch(small, tmp_path, cli):
     out = tmp_path / 'model.onnx'
     assert cli('export', *small, '--out', out, *SIZE)[0] == 0
     assert not PATH.search(content(out))
+    other = tmp_path / 'other.onnx'
+    code, output = cli('export', *small, '--out', other, *SIZE, '--opset',
+                       '99')
+    assert code == 2 and 'cannot convert it to 99' in output
+    assert not other.exists()
     import onnx
     image, = onnx.load(out).graph.input
     assert [

@@ -186,6 +186,11 @@ def test_what_a_file_cannot_repeat_is_named(configs, tmp_path):
                      **resized(interpolation='nearest', **scale))
     with pytest.raises(ValueError, match='test with these'):
         facts_of(model)
+    window = dict(mode='slide', crop_size=(48, 64), stride=(32, 65))
+    model = model_of(tmp_path, configs,
+                     **{'model.test_cfg': dict(window, _delete_=True)})
+    with pytest.raises(ValueError, match='leaves pixels between windows'):
+        facts_of(model)
     model = model_of(tmp_path, configs, **resized(**scale))
     with pytest.raises(ValueError, match='resized back: export logits'):
         facts_of(model, output='classes')

@@ -88,7 +88,7 @@ class _InferenceHead(CaCHead):
             F.conv2d(x, weight, None if i else self.conv_seg.bias)
             for i, (x, weight) in enumerate(zip(maps[:n], weights)))
         for x, weight in zip(maps[n:], weights[n:]):
-            # OpenCV 5 takes what is added to a convolution for a map
+            # OpenCV 5 cannot add one position to a convolution's map
             logits = logits - F.conv2d(x, -weight)
         return logits
 

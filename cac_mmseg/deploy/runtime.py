@@ -94,8 +94,8 @@ class Predictor:
         if size and tuple(size) != x.shape[2:]:
             raise ValueError(
                 f'the file takes {size[0]} x {size[1]} pixels, and this image '
-                f'has {x.shape[2]} x {x.shape[3]}: resize it, or export '
-                'without --static')
+                f'has {x.shape[2]} x {x.shape[3]}, as resized, padded or cut '
+                'for the model: export for that --size, or without --static')
         try:
             return self.network(np.repeat(x, batch, 0))[:1]
         except Exception as error:  # of either runtime

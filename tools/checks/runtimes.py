@@ -35,7 +35,7 @@ Function = Callable[[np.ndarray], np.ndarray]
 
 
 def onnx(network: Network, folder: Path, dynamic: bool) -> str:
-    """Export as the command does: the path of the file."""
+    """Export for one image, of any size or not: the path of the file."""
     file = str(folder / 'model.onnx')
     torch.onnx.export(
         network, (torch.randn(EXAMPLE), ),
