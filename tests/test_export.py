@@ -62,7 +62,7 @@ def content(file):
 def test_a_program_computes_the_logits_at_any_size(small, tmp_path, cli):
     out = tmp_path / 'model.pt2'
     code, output = cli('export', *small, '--out', out, *SIZE)
-    assert code == 0 and 'of the model, at other sizes' in output
+    assert code == 0 and 'of the largest, at other sizes too' in output
     program = torch.export.load(out)
     assert 'cac_mmseg' not in program.graph_module.code
     network = Network(load_model(*small))
@@ -148,6 +148,7 @@ def test_onnx_runs_where_there_is_no_torch(small, tmp_path, cli):
 @pytest.mark.slow
 @pytest.mark.parametrize('option', ['--int8 4', '--fp16'])
 def test_smaller_files_predict_nearly_the_same(small, tmp_path, cli, option):
+    """On any processor: int8 does not saturate where VNNI is missing."""
     files = tmp_path / 'float.onnx', tmp_path / 'small.onnx'
     assert cli('export', *small, '--out', files[0], *SIZE)[0] == 0
     code, output = cli('export', *small, '--out', files[1], *SIZE,
@@ -160,7 +161,21 @@ def test_smaller_files_predict_nearly_the_same(small, tmp_path, cli, option):
     assert {**after.facts, 'precision': 'float32'} == before.facts
     data, = build_datasets(load_model(small[0]).cfg, 'test')
     image = Reader(data).load(data.get_data_info(0)).image
-    assert (before(image) == after(image)).mean() > 0.8
+    scores, found = (f.network(f.prepare(image)) for f in (before, after))
+    assert rms(found -
+               scores) < (0.4 if 'int8' in option else 0.01) * rms(scores)
+    if 'int8' in option:  # 64 times 2 times 255 fits 16 bits
+        import onnx
+        weights = [
+            onnx.numpy_helper.to_array(t)
+            for t in onnx.load(files[1]).graph.initializer
+            if t.data_type == onnx.TensorProto.INT8
+        ]
+        assert max(abs(w.astype(int)).max() for w in weights) == 64
+
+
+def rms(values):
+    return float((values**2).mean()**0.5)
 
 
 class Scaled(torch.nn.Module):
@@ -201,9 +216,23 @@ def test_a_file_that_computes_something_else_is_not_written(
     if words is None:
         write.export(*arguments)
         return
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=words) as error:
         write.export(*arguments)
+    assert '--static' not in str(error.value)  # it would not help
     assert not [*tmp_path.glob('model*')]
+
+
+def test_a_file_that_is_right_at_one_size_only_may_be_static(
+        tmp_path, monkeypatch):
+
+    def written(network, file, *rest):
+        file.touch()
+        return lambda x: x if x.shape[2] == 64 else x + 1
+
+    monkeypatch.setattr(write, '_write_program', written)
+    with pytest.raises(ValueError, match='--static fixes the size'):
+        write.export(
+            Scaled(1.), Scaled(1.), tmp_path / 'model.pt2', (2, 3, 64, 96), {})
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
@@ -236,7 +265,8 @@ def test_classes_may_differ_where_logits_are_equal_but_for_rounding():
 @pytest.mark.parametrize('options, words', [
     ('--out a.txt', 'must end on'),
     ('--out no/a.pt2', 'not a folder'),
-    ('--out a.onnx', 'pip install "cacnet-mmseg[export]"'),
+    ('--out .', 'must end on'),
+    ('--out a.onnx', 'pip install onnx onnxscript onnxruntime'),
     ('--out a.pt2 --static', 'give it by --size H W'),
     ('--out a.pt2 --size 8 64', 'must be >= 64'),
     ('--out a.pt2 --int8 4', 'need --out FILE.onnx'),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import ROOT
 from mmengine.config import Config
+from mmengine.model import BaseDataPreprocessor
 
 from cac_mmseg.commands import predict as predict_command
 from cac_mmseg.deploy import runtime
@@ -152,7 +153,8 @@ def test_one_channel_is_compared_with_the_threshold(configs, tmp_path, image,
             'model.decode_head.num_classes': 2,
             'model.decode_head.out_channels': 1,
             'model.decode_head.threshold': 0.8,
-            'model.decode_head.loss_decode.use_sigmoid': True
+            'model.decode_head.loss_decode.use_sigmoid': True,
+            'test_dataloader.dataset.metainfo': dict(classes=('road', 'car'))
         })
     expected, read = mmsegs(model, image)
     assert 0.02 < expected.mean() < 0.98
@@ -164,8 +166,36 @@ def test_images_that_the_file_does_not_take_are_named(configs, tmp_path):
     predict = predictor(model_of(tmp_path, configs), size=(64, 96))
     with pytest.raises(ValueError, match='64 x 96 pixels, .* has 65 x 96'):
         predict(np.zeros((65, 96, 3), np.uint8))
-    with pytest.raises(ValueError, match='of 3 channels, and this has 1'):
-        predict(np.zeros((64, 96), np.uint8))
+    grey = np.zeros((64, 96), np.uint8)
+    for image in (grey, None, grey[0], grey[None, None], 'image.png'):
+        with pytest.raises(ValueError, match=r'must have shape \(H, W, 3\)'):
+            predict(image)
+    predict = predictor(model_of(tmp_path, configs), raw=True)
+    with pytest.raises(ValueError, match='in uint8, got float32'):
+        predict(np.zeros((64, 96, 3), np.float32))
+    thin = resized(scale=(160, 80), keep_ratio=True)
+    predict = predictor(model_of(tmp_path, configs, **thin), size=(80, 160))
+    with pytest.raises(ValueError, match='1 x 4000 pixels has 0 x 160 when'):
+        predict(np.zeros((1, 4000, 3), np.uint8))
+    with pytest.raises(ValueError, match='has 80 x 120 when it is resized: '):
+        predict(np.zeros((20, 30, 3), np.uint8))
+
+
+@pytest.mark.parametrize('changes, refused, fits', [
+    (SLIDE, (64, 96), (48, 64)),
+    (PADDED, (64, 97), (64, 128)),
+    (resized(scale=(200, 120), keep_ratio=False), (64, 96), (120, 200)),
+    (resized(scale=(160, 80), keep_ratio=True), (64, 96), (80, 120)),
+])
+def test_one_size_must_be_what_the_test_makes(configs, tmp_path, changes,
+                                              refused, fits):
+    """The only one that a file takes: it fails for every image otherwise."""
+    model = model_of(tmp_path, configs, **changes)
+    words = f'give --size {fits[0]} {fits[1]}'
+    with pytest.raises(ValueError, match=words):
+        facts_of(model, size=refused)
+    predict = predictor(model, size=fits)
+    assert predict(np.zeros((*fits, 3), np.uint8)).shape == fits
 
 
 def test_what_a_file_cannot_repeat_is_named(configs, tmp_path):
@@ -191,6 +221,19 @@ def test_what_a_file_cannot_repeat_is_named(configs, tmp_path):
                      **{'model.test_cfg': dict(window, _delete_=True)})
     with pytest.raises(ValueError, match='leaves pixels between windows'):
         facts_of(model)
+    model = model_of(tmp_path, configs,
+                     **{'model.decode_head.num_classes': 10})
+    with pytest.raises(ValueError, match='predicts 10 classes, .* names 11'):
+        facts_of(model)
+    data = model.cfg.test_dataloader.dataset
+    model.cfg.test_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[data,
+                                        dict(data, pipeline=pipeline)])
+    with pytest.raises(ValueError, match='have different pipelines'):
+        facts_of(model)
+    model.data_preprocessor = BaseDataPreprocessor()
+    with pytest.raises(ValueError, match='got BaseDataPreprocessor'):
+        facts_of(model)
     model = model_of(tmp_path, configs, **resized(**scale))
     with pytest.raises(ValueError, match='resized back: export logits'):
         facts_of(model, output='classes')
@@ -207,6 +250,33 @@ def test_an_image_is_not_overwritten(tmp_path, cli, monkeypatch, image):
     code, output = cli('predict a.onnx', image.parent, '--out', image.parent)
     assert code == 2 and 'would be overwritten' in output
     assert image.read_bytes() == before
+
+
+@pytest.mark.parametrize('text', ['', 'no', '{}', '[1]', '{"format": 2}'])
+def test_a_file_of_somebody_else_is_named(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(runtime, '_load_program', lambda path: (None, text))
+    (tmp_path / 'a.pt2').touch()
+    with pytest.raises(ValueError, match='a.pt2 does not say, in a form'):
+        runtime.load(tmp_path / 'a.pt2')
+
+
+def test_other_images_are_predicted(tmp_path, cli, monkeypatch, image):
+    """A broken one is named at the end."""
+
+    class Grey:
+        facts = dict(channels=3, classes=['road'], palette=[[1, 2, 3]])
+
+        def __call__(self, image):
+            return np.zeros(image.shape[:2], int)
+
+    monkeypatch.setattr(predict_command, 'load', lambda path: Grey())
+    (image.parent / 'broken.png').write_text('no image')
+    code, output = cli('predict a.onnx', image.parent, '--out',
+                       tmp_path / 'out')
+    assert code == 2 and '1 prediction in' in output
+    assert '1 image not predicted' in output and 'broken.png: OpenCV' in output
+    assert {path.name
+            for path in (tmp_path / 'out').rglob('*.png')} == {image.name}
 
 
 @pytest.mark.parametrize('align', [False, True])
@@ -248,7 +318,9 @@ BROKEN = 'cannot be read' if find_spec('onnxruntime') else 'needs onnxruntime'
     ('{file} a.png', '--out DIR is missing'),
     ('{file} --out out', 'give either IMAGE'),
     ('{file} a.png --against a.py a.pth', 'give either IMAGE'),
-    ('{text} a.png --out out', 'is not a file that ends on .onnx or .pt2'),
+    ('{text} a.png --out out', 'must end on .onnx or .pt2'),
+    ('{file} crossing://image/val/0/000007.png --out out',
+     'reads files of this'),
     ('{broken} a.png --out out', BROKEN),
     ('{broken2} a.png --out out', 'cannot be read'),
     ('no.onnx a.png --out out', 'no.onnx is not a file'),

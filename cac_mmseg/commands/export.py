@@ -112,14 +112,14 @@ def run(arguments: argparse.Namespace) -> None:
     with new_file(out) as file:
         difference = export(network, reference, file, shape, facts, fixed,
                             arguments.opset)
-        print(f'{arguments.output} within {difference:.1e} of the model, at '
-              f'{"its" if arguments.static else "other"} sizes')
+        print(f'{arguments.output} within {difference:.1e} of the largest, '
+              f'at {"its size" if arguments.static else "other sizes too"}')
         if smaller:
             before = load(file)
             try:
                 to_int8(file, images) if arguments.int8 else to_float16(file)
             except ValueError as error:  # images that a static file refuses
-                raise UserError(str(error)) from error
+                raise UserError(f'a training image: {error}') from error
             print(compare_scores(model, dict(before=before, after=load(file))))
     print(f'{out}: {out.stat().st_size / 2**20:.1f} MiB\n'
           f'python -m cac_mmseg predict {out} IMAGE ... --out DIR')

@@ -41,6 +41,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError('give either IMAGE ... with --out, or --against')
     if arguments.images and not arguments.out:
         raise UserError('--out DIR is missing: it gets the predictions')
+    for image in arguments.images:
+        if '://' in image:
+            raise UserError(f'{image}: predict reads files of this machine')
     try:
         predict = load(arguments.file)
     except ValueError as error:
@@ -68,28 +71,33 @@ def run(arguments: argparse.Namespace) -> None:
                             'give another --out')
     make_folder(out)
     make_folder(overlays)
+    refused = []
     for path in images:
-        image = read_image(path, predict.facts['channels'])
         try:
+            image = read_image(path, predict.facts['channels'])
             classes = predict(image)
-        except ValueError as error:
-            raise UserError(f'{path}: {error}') from error
+        except ValueError as error:  # the other images are not lost
+            refused.append(f'{path}: {error}')
+            continue
         name = f'{Path(path).stem}.png'
         write_image(out / name, classes)
         write_image(overlays / name, overlay(image, classes, predict.facts))
-    print(f'{counted(len(images), "prediction")} in {out}')
+    print(f'{counted(len(images) - len(refused), "prediction")} in {out}')
+    if refused:
+        raise UserError(f'{counted(len(refused), "image")} not predicted:\n' +
+                        '\n'.join(refused))
 
 
 def read_image(path: str, channels: int) -> np.ndarray:
     """Read an image as mmseg's loader does: BGR in uint8 if it has colours.
 
     Raises:
-        UserError: If OpenCV cannot.
+        ValueError: If OpenCV cannot.
     """
     image = cv2.imread(
         path, cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise UserError(f'{path} cannot be read as an image')
+        raise ValueError('OpenCV cannot read this as an image')
     return image
 
 

@@ -5,11 +5,12 @@ import mmseg
 import numpy as np
 import torch
 import torch.nn as nn
-from mmseg.models import BaseSegmentor
+from mmseg.models import BaseSegmentor, SegDataPreProcessor
 
 from .. import __version__
 from ..errors import UserError
-from ..stack.config import dataset_without_data
+from ..stack.config import dataset_configs, dataset_without_data
+from .runtime import FORMAT, Predictor
 
 # what changes no image, and what predict repeats
 KNOWN = ('LoadImageFromFile', 'LoadAnnotations', 'Resize', 'CheckLabels',
@@ -43,10 +44,25 @@ def facts_of(model: BaseSegmentor,
     """
     meta = dataset_without_data(model.cfg).metainfo
     prepare = model.data_preprocessor
+    if not isinstance(prepare, SegDataPreProcessor):
+        raise UserError('data_preprocessor must be of type '
+                        'SegDataPreProcessor, whose work a file repeats, got '
+                        f'{type(prepare).__name__}')
     channels = model.cfg.model.backbone.get('in_channels', 3)
     order = 'RGB' if raw or prepare._channel_conversion else 'BGR'  # mmcv's
     normalises = prepare._enable_normalize and not raw
+    pipelines = [
+        data.get('pipeline') for data in dataset_configs(model.cfg, 'test')
+    ]
+    if any(pipeline != pipelines[0] for pipeline in pipelines):
+        raise UserError('the data sets of test_dataloader have different '
+                        'pipelines, and a file repeats one: test with one')
     head = last_head(model)
+    count = max(head.out_channels, 2)  # of what one channel decides between
+    if len(meta['classes']) != count:
+        raise UserError(f'the model predicts {count} classes, and the test '
+                        f'data set names {len(meta["classes"])}: set its '
+                        'metainfo, or num_classes of the decode head')
     window, pad, resize = _window(model), _pad(prepare), _resize(model)
     if output != 'logits' and (window or resize):
         raise UserError(
@@ -57,7 +73,8 @@ def facts_of(model: BaseSegmentor,
         raise UserError('--raw: the config pads images after they are '
                         'normalised (data_preprocessor.test_cfg), and a file '
                         'that normalises would be given padded ones')
-    return dict(
+    facts = dict(
+        format=FORMAT,
         classes=[*meta['classes']],
         palette=np.array(meta['palette']).tolist(),
         channels=channels,
@@ -79,12 +96,31 @@ def facts_of(model: BaseSegmentor,
             cac_mmseg=__version__,
             torch=torch.__version__,
             mmseg=mmseg.__version__))
+    if size:
+        _check_size(facts)
+    return facts
 
 
 def last_head(model: BaseSegmentor) -> nn.Module:
     """Return the decode head whose logits a model predicts by."""
     head = model.decode_head
     return head[-1] if isinstance(head, nn.ModuleList) else head
+
+
+def _check_size(facts: Dict[str, Any]) -> None:
+    """Check that images of some size become those that a file takes."""
+    size, window = tuple(facts['size']), facts['window']
+    if window:
+        fits, why = tuple(window['size']), 'cut into windows'
+    else:
+        of = Predictor(None, dict(facts, others=[]))
+        # what is as large as the test makes an image, it leaves as it is
+        fits, why = of.padded(of.resized(size)), 'resized or padded'
+    if fits != size:
+        raise UserError(
+            f'--static --size {size[0]} {size[1]}: the config tests images '
+            f'{why}, and what the model is given of one of this size has '
+            f'{fits[0]} x {fits[1]} pixels: give --size {fits[0]} {fits[1]}')
 
 
 def _floats(values: torch.Tensor) -> List[float]:

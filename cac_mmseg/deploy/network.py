@@ -73,10 +73,12 @@ class Network(nn.Module):
         return image
 
     def example(self, shape: Sequence[int]) -> Tensor:
-        """Return a random image of a shape (B, C, H, W)."""
+        """Return an image of noise, of a shape (B, C, H, W): always one."""
+        noise = torch.Generator().manual_seed(0)
         if self.raw:
-            return torch.randint(256, tuple(shape), dtype=torch.uint8)
-        return torch.randn(tuple(shape))
+            return torch.randint(
+                256, tuple(shape), dtype=torch.uint8, generator=noise)
+        return torch.randn(tuple(shape), generator=noise)
 
 
 class Reference(Network):

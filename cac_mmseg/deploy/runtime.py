@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 METADATA = 'cac_mmseg'  # name of what a file says of itself, as JSON
+FORMAT = 1  # of that: another number says that this module cannot read it
 
 
 class Predictor:
@@ -38,7 +39,7 @@ class Predictor:
         Of other data, (H, W, C) in the order of training.
 
         Raises:
-            ValueError: If the file takes other images.
+            ValueError: If this is no such image, or the file takes others.
         """
         facts = self.facts
         x = self.prepare(image)
@@ -50,12 +51,23 @@ class Predictor:
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """Resize and normalise: (1, C, H, W)."""
         facts = self.facts
+        image = np.asarray(image)
         image = image[..., None] if image.ndim == 2 else image
-        if image.shape[2] != facts['channels']:
-            raise ValueError(f'the file takes images of {facts["channels"]} '
-                             f'channels, and this has {image.shape[2]}')
+        if image.ndim != 3 or image.shape[2] != facts['channels']:
+            raise ValueError(
+                f'an image must have shape (H, W, {facts["channels"]}), got '
+                f'{image.shape} (cv2.imread gives None for what it cannot '
+                'read)')
+        if facts['raw'] and image.dtype != np.uint8:
+            raise ValueError('the file normalises images in uint8, got '
+                             f'{image.dtype}')
+        size = self.resized(image.shape[:2])
+        if not min(size):
+            raise ValueError(
+                f'an image of {image.shape[0]} x {image.shape[1]} pixels has '
+                f'{size[0]} x {size[1]} when it is resized to '
+                f'{facts["resize"]["scale"]}')
         if facts['resize']:
-            size = resized_shape(image.shape[:2], **facts['resize'])
             image = cv2.resize(image, size[::-1]).reshape(*size, -1)
         if facts['channel_order'] == 'RGB':
             image = image[..., ::-1]
@@ -68,14 +80,23 @@ class Predictor:
 
     def pad(self, x: np.ndarray) -> np.ndarray:
         """Pad below and to the right, to the size that the model asks for."""
-        h, w = x.shape[2:]
-        divisor = self.facts['pad'].get('size_divisor') or 1
-        least = self.facts['pad'].get('size') or (h, w)
-        below, right = (max(side, -(-length // divisor) * divisor) - length
-                        for side, length in zip(least, (h, w)))
+        below, right = np.subtract(self.padded(x.shape[2:]), x.shape[2:])
         return np.pad(
             x, ((0, 0), (0, 0), (0, below), (0, right)),
             constant_values=self.facts['pad'].get('value', 0))
+
+    def resized(self, shape: Tuple[int, int]) -> Tuple[int, int]:
+        """Return H and W of an image after the test's Resize."""
+        resize = self.facts['resize']
+        return resized_shape(shape, **resize) if resize else tuple(shape)
+
+    def padded(self, shape: Tuple[int, int]) -> Tuple[int, int]:
+        """Return H and W of a resized image after padding."""
+        divisor = self.facts['pad'].get('size_divisor') or 1
+        h, w = (max(least, -(-side // divisor) * divisor)
+                for least, side in zip(self.facts['pad'].get('size') or (
+                    1, 1), shape))
+        return h, w
 
     def slide(self, x: np.ndarray) -> np.ndarray:
         """Average the logits of overlapping windows, each of full size."""
@@ -92,10 +113,16 @@ class Predictor:
         """Run the network on (1, C, H, W): what the file gives for it."""
         size, batch = self.facts['size'], self.facts['batch'] or 1
         if size and tuple(size) != x.shape[2:]:
+            changes = [
+                word for word, fact in (('resized', 'resize'),
+                                        ('padded', 'pad'), ('cut', 'window'))
+                if self.facts[fact]
+            ]
             raise ValueError(
                 f'the file takes {size[0]} x {size[1]} pixels, and this image '
-                f'has {x.shape[2]} x {x.shape[3]}, as resized, padded or cut '
-                'for the model: export for that --size, or without --static')
+                f'has {x.shape[2]} x {x.shape[3]}'
+                f'{" when it is " * bool(changes)}{" and ".join(changes)}: '
+                'export for that --size, or without --static')
         try:
             return self.network(np.repeat(x, batch, 0))[:1]
         except Exception as error:  # of either runtime
@@ -168,21 +195,27 @@ def load(path: Union[str, Path]) -> Predictor:
     """
     path = Path(path)
     readers = {'.onnx': _load_onnx, '.pt2': _load_program}
-    if path.suffix not in readers or not path.is_file():
-        raise ValueError(f'{path} is not a file that ends on '
-                         f'{" or ".join(readers)}')
+    if not path.is_file():
+        raise ValueError(f'{path} is not a file')
+    if path.suffix not in readers:
+        raise ValueError(f'{path} must end on {" or ".join(readers)}')
     try:
-        network, facts = readers[path.suffix](str(path))
+        network, text = readers[path.suffix](str(path))
     except ImportError as error:
         raise ValueError(f'{path} needs {error.name}: pip install '
                          f'{error.name}') from error
     except Exception as error:  # of either runtime
         raise ValueError(f'{path} cannot be read: {type(error).__name__}: '
                          f'{" ".join(str(error).split())[:200]}') from error
-    if not facts:
-        raise ValueError(f'{path} does not say what model it holds: write it '
-                         'by `python -m cac_mmseg export`')
-    return Predictor(network, json.loads(facts))
+    try:
+        facts = json.loads(text)
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict) or facts.get('format') != FORMAT:
+        raise ValueError(
+            f'{path} does not say, in a form that this version reads, what '
+            'model it holds: write it by `python -m cac_mmseg export`')
+    return Predictor(network, facts)
 
 
 def _load_onnx(path: str) -> Tuple[Callable, str]:

@@ -1,6 +1,7 @@
 """The mIoU of exported files, beside that of their model."""
 import logging
-from typing import Dict, List
+from contextlib import contextmanager
+from typing import Dict, Iterator, List
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from mmseg.models import BaseSegmentor
 
 from ..drawing.reader import Reader
 from ..errors import UserError
-from ..stack.config import build_datasets
+from ..stack.config import build_datasets, dataset_without_data
 from ..stack.tables import markdown_table
 from .runtime import Predictor
 
@@ -22,8 +23,15 @@ def compare_scores(model: BaseSegmentor, files: Dict[str, Predictor]) -> str:
     """Return a table of the scores of a model and of files on its test data.
 
     Raises:
-        UserError: If the data cannot be read.
+        UserError: If the data cannot be read, or a file has other classes.
     """
+    classes = [*dataset_without_data(model.cfg).metainfo['classes']]
+    for name, file in files.items():
+        if file.facts['classes'] != classes:
+            raise UserError(
+                f'{name} has the classes {", ".join(file.facts["classes"])}, '
+                f'and the config {", ".join(classes)}: give the config that '
+                'it was exported with')
     found = scores(model, [*files.values()])
     rows = [[name, *(f'{value:.2f}' for value in score.values())]
             for name, score in zip(('the model', *files), found)]
@@ -36,7 +44,10 @@ def scores(model: BaseSegmentor,
 
     The files get the images as loaded, before the pipeline resizes them.
     """
-    evaluators = [Evaluator(model.cfg.test_evaluator) for _ in (model, *files)]
+    with _quiet():
+        evaluators = [
+            Evaluator(model.cfg.test_evaluator) for _ in (model, *files)
+        ]
     count = 0
     for dataset in build_datasets(model.cfg, 'test'):
         reader = Reader(dataset)
@@ -55,11 +66,18 @@ def scores(model: BaseSegmentor,
                 evaluator.process([output])
             count += 1
     print()
+    with _quiet():
+        return [evaluator.evaluate(count) for evaluator in evaluators]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the log of metrics, which print a table for each of them."""
     logger = MMLogger.get_current_instance()
     level = logger.level
-    logger.setLevel(logging.WARNING)  # it prints a table for each
+    logger.setLevel(logging.ERROR)
     try:
-        return [evaluator.evaluate(count) for evaluator in evaluators]
+        yield
     finally:
         logger.setLevel(level)
 

@@ -1,9 +1,12 @@
 """Write a network to a file, and compare what the file computes."""
 import io
 import json
+import logging
+import re
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Sequence, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 import torch
 from torch import Tensor
@@ -16,6 +19,7 @@ from .runtime import METADATA
 
 TOLERANCE = 1e-4  # of the largest logit: a difference that is accepted
 FORMATS = ('.onnx', '.pt2')
+STATIC = ' (--static fixes the size of the image)'
 PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
 AXES = {0: 'batch', 2: 'height', 3: 'width'}
 Function = Callable[[Tensor], Tensor]
@@ -42,8 +46,8 @@ def export(network: Network,
         opset: Of ONNX, the exporter's own if None.
 
     Returns:
-        The largest difference from the reference, of two images, of other
-        sizes along axes that are not fixed.
+        The largest difference from the reference over its largest score, of
+        three images, two of them of other sizes along axes that are not fixed.
 
     Raises:
         UserError: As :func:`check_out`; if PyTorch cannot export it, or scores
@@ -54,32 +58,37 @@ def export(network: Network,
     check_out(out)
     write = _write_onnx if out.suffix == '.onnx' else _write_program
     free = {axis: name for axis, name in AXES.items() if axis not in fixed}
-    hint = '' if 3 in fixed else ' (--static fixes the size of the image)'
     with new_file(out) as file:
         try:
             predict = write(network, file, network.example(shape), free,
                             json.dumps(facts), opset)
         except Exception as error:  # of any module, of PyTorch's exporters
             reason = ' '.join(str(error).split())[:300]
+            # the words of torch.export for a size that became a constant
+            hint = STATIC if free and re.search('constrain|dynamic|guard',
+                                                reason) else ''
             raise UserError(f'the model cannot be exported{hint}: '
                             f'{type(error).__name__}: {reason}') from error
-        try:
-            return max(
-                compare(predict, reference, reference.example(other))
-                for other in _others(shape, free))
-        except Exception as error:  # a difference, or of either runtime
-            reason = ' '.join(str(error).split())[:300]
-            raise UserError(
-                f'{out.name} is not written{hint}: {reason}') from error
+        differences = []
+        for other in _shapes(shape, free):
+            try:
+                differences.append(
+                    compare(predict, reference, reference.example(other)))
+            except Exception as error:  # a difference, or of either runtime
+                reason = ' '.join(str(error).split())[:300]
+                hint = STATIC if other[2:] != [*shape[2:]] else ''
+                raise UserError(
+                    f'{out.name} is not written{hint}: {reason}') from error
+        return max(differences)
 
 
-def _others(shape: Sequence[int], free: Dict[int,
-                                             str]) -> Sequence[Sequence[int]]:
+def _shapes(shape: Sequence[int], free: Dict[int, str]) -> List[List[int]]:
+    """Of images to compare with: the one that is exported with, and others."""
     b, c, h, w = shape
     return [[(new if axis in free else old)
              for axis, (new, old) in enumerate(zip(other, shape))]
-            for other in ((1, c, h + 41, w - 23), (b + 1, c, h // 2 + 15,
-                                                   w + 7))]
+            for other in (shape, (1, c, h + 41, w - 23), (b + 1, c,
+                                                          h // 2 + 15, w + 7))]
 
 
 def check_out(out: Path) -> None:
@@ -96,11 +105,11 @@ def check_out(out: Path) -> None:
     check_writable(out)
     if out.suffix == '.onnx' and not all(map(find_spec, PACKAGES)):
         raise UserError(f'{out} needs {", ".join(PACKAGES)}: pip install '
-                        '"cacnet-mmseg[export]"')
+                        f'{" ".join(PACKAGES)} (the extra "export")')
 
 
 def compare(predict: Function, network: Network, image: Tensor) -> float:
-    """Return the largest difference of a file's scores from the network's.
+    """Return the largest difference of a file's scores, over the largest.
 
     Of classes it is how far the logit of the file's class is below the best.
 
@@ -125,21 +134,26 @@ def compare(predict: Function, network: Network, image: Tensor) -> float:
         atol=TOLERANCE * largest,
         msg=lambda text: 'its scores would differ from those of the model, '
         f'which reach {largest:.1e}: {" ".join(text.split())}')
-    return (found - expected).abs().max().item()
+    return (found - expected).abs().max().item() / (largest or 1.)
 
 
 def _write_onnx(network: Network, file: Path, image: Tensor, free: Dict[int,
                                                                         str],
                 facts: str, opset: Optional[int]) -> Function:
     import onnxruntime  # optional
-    program = torch.onnx.export(
-        network, (image, ),
-        dynamo=True,
-        opset_version=opset,
-        dynamic_shapes=(free, ) if free else None,
-        input_names=['image'],
-        output_names=[network.output],
-        verbose=False)
+
+    # of operators that no model here has, and of its own use of PyTorch
+    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', FutureWarning)
+        program = torch.onnx.export(
+            network, (image, ),
+            dynamo=True,
+            opset_version=opset,
+            dynamic_shapes=(free, ) if free else None,
+            input_names=['image'],
+            output_names=[network.output],
+            verbose=False)
     model = program.model
     if opset and model.opset_imports[''] != opset:
         raise ValueError(f'PyTorch writes opset {model.opset_imports[""]}, '

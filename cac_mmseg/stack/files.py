@@ -13,6 +13,8 @@ SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 def check_writable(path: Union[str, Path]) -> Path:
     """Return the folder of a file to be written, if that is possible."""
     folder = Path(path).resolve().parent
+    if Path(path).is_dir():
+        raise UserError(f'{path} cannot be written: it is a folder')
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f'{path} cannot be written: {folder} is not a folder '
                         'that you may write to')
