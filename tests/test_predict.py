@@ -15,7 +15,7 @@ from mmengine.model import BaseDataPreprocessor
 
 from cac_mmseg.commands import predict as predict_command
 from cac_mmseg.deploy import runtime
-from cac_mmseg.deploy.facts import facts_of
+from cac_mmseg.deploy.facts import facts_of, size_to_fit
 from cac_mmseg.deploy.network import Network
 from cac_mmseg.drawing.reader import Reader
 from cac_mmseg.stack.checkpoint import load_model
@@ -181,19 +181,17 @@ def test_images_that_the_file_does_not_take_are_named(configs, tmp_path):
         predict(np.zeros((20, 30, 3), np.uint8))
 
 
-@pytest.mark.parametrize('changes, refused, fits', [
+@pytest.mark.parametrize('changes, size, fits', [
     (SLIDE, (64, 96), (48, 64)),
     (PADDED, (64, 97), (64, 128)),
     (resized(scale=(200, 120), keep_ratio=False), (64, 96), (120, 200)),
     (resized(scale=(160, 80), keep_ratio=True), (64, 96), (80, 120)),
 ])
-def test_one_size_must_be_what_the_test_makes(configs, tmp_path, changes,
-                                              refused, fits):
-    """The only one that a file takes: it fails for every image otherwise."""
+def test_the_one_size_that_fits_the_test_is_known(configs, tmp_path, changes,
+                                                  size, fits):
     model = model_of(tmp_path, configs, **changes)
-    words = f'give --size {fits[0]} {fits[1]}'
-    with pytest.raises(ValueError, match=words):
-        facts_of(model, size=refused)
+    assert size_to_fit(facts_of(model, size=size)) == fits
+    assert size_to_fit(facts_of(model, size=fits)) == fits
     predict = predictor(model, size=fits)
     assert predict(np.zeros((*fits, 3), np.uint8)).shape == fits
 

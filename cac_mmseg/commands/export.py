@@ -9,7 +9,7 @@ other sizes than it was exported with, and not written if they differ.
 import argparse
 from pathlib import Path
 
-from ..deploy.facts import facts_of
+from ..deploy.facts import facts_of, size_to_fit
 from ..deploy.form import inference_form
 from ..deploy.network import OUTPUTS, Network, Reference
 from ..deploy.runtime import load
@@ -95,6 +95,11 @@ def run(arguments: argparse.Namespace) -> None:
     for name in facts['others']:
         print(f"the test pipeline's {name} is not repeated by predict: its "
               'results may differ')
+    if arguments.static and size_to_fit(facts) != tuple(arguments.size):
+        h, w = size_to_fit(facts)
+        print(f'predict will take no image with this file: the config tests '
+              f'images resized, padded or in windows, of {h} x {w} for one of '
+              f'this size; --size {h} {w} would fit')
     images = first_images(model.cfg, 'train', arguments.int8 or 0)
     form, kept = inference_form(model)
     for name in kept:

@@ -1,5 +1,5 @@
 """What an exported file says of itself, so that nobody needs its config."""
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import mmseg
 import numpy as np
@@ -73,7 +73,7 @@ def facts_of(model: BaseSegmentor,
         raise UserError('--raw: the config pads images after they are '
                         'normalised (data_preprocessor.test_cfg), and a file '
                         'that normalises would be given padded ones')
-    facts = dict(
+    return dict(
         format=FORMAT,
         classes=[*meta['classes']],
         palette=np.array(meta['palette']).tolist(),
@@ -96,9 +96,6 @@ def facts_of(model: BaseSegmentor,
             cac_mmseg=__version__,
             torch=torch.__version__,
             mmseg=mmseg.__version__))
-    if size:
-        _check_size(facts)
-    return facts
 
 
 def last_head(model: BaseSegmentor) -> nn.Module:
@@ -107,20 +104,17 @@ def last_head(model: BaseSegmentor) -> nn.Module:
     return head[-1] if isinstance(head, nn.ModuleList) else head
 
 
-def _check_size(facts: Dict[str, Any]) -> None:
-    """Check that images of some size become those that a file takes."""
-    size, window = tuple(facts['size']), facts['window']
-    if window:
-        fits, why = tuple(window['size']), 'cut into windows'
-    else:
-        of = Predictor(None, dict(facts, others=[]))
-        # what is as large as the test makes an image, it leaves as it is
-        fits, why = of.padded(of.resized(size)), 'resized or padded'
-    if fits != size:
-        raise UserError(
-            f'--static --size {size[0]} {size[1]}: the config tests images '
-            f'{why}, and what the model is given of one of this size has '
-            f'{fits[0]} x {fits[1]} pixels: give --size {fits[0]} {fits[1]}')
+def size_to_fit(facts: Dict[str, Any]) -> Tuple[int, int]:
+    """Return H and W that the test gives the model for an image of ``size``.
+
+    If that is another, a file that takes ``size`` only fits no image: what is
+    as large as the test makes images, it leaves as it is.
+    """
+    if facts['window']:
+        h, w = facts['window']['size']
+        return h, w
+    of = Predictor(None, dict(facts, others=[]))
+    return of.padded(of.resized(facts['size']))
 
 
 def _floats(values: torch.Tensor) -> List[float]:

@@ -19,7 +19,7 @@ from .runtime import METADATA
 
 TOLERANCE = 1e-4  # of the largest logit: a difference that is accepted
 FORMATS = ('.onnx', '.pt2')
-STATIC = ' (--static fixes the size of the image)'
+STATIC = ' (try --batch 1, or --static, which fix sizes)'
 PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
 AXES = {0: 'batch', 2: 'height', 3: 'width'}
 Function = Callable[[Tensor], Tensor]
@@ -60,8 +60,10 @@ def export(network: Network,
     free = {axis: name for axis, name in AXES.items() if axis not in fixed}
     with new_file(out) as file:
         try:
-            predict = write(network, file, network.example(shape), free,
-                            json.dumps(facts), opset)
+            with warnings.catch_warnings():  # of PyTorch's use of itself
+                warnings.simplefilter('ignore', FutureWarning)
+                predict = write(network, file, network.example(shape), free,
+                                json.dumps(facts), opset)
         except Exception as error:  # of any module, of PyTorch's exporters
             reason = ' '.join(str(error).split())[:300]
             # the words of torch.export for a size that became a constant
@@ -142,18 +144,16 @@ def _write_onnx(network: Network, file: Path, image: Tensor, free: Dict[int,
                 facts: str, opset: Optional[int]) -> Function:
     import onnxruntime  # optional
 
-    # of operators that no model here has, and of its own use of PyTorch
+    # it lists the operators of torchvision, which no model here has
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', FutureWarning)
-        program = torch.onnx.export(
-            network, (image, ),
-            dynamo=True,
-            opset_version=opset,
-            dynamic_shapes=(free, ) if free else None,
-            input_names=['image'],
-            output_names=[network.output],
-            verbose=False)
+    program = torch.onnx.export(
+        network, (image, ),
+        dynamo=True,
+        opset_version=opset,
+        dynamic_shapes=(free, ) if free else None,
+        input_names=['image'],
+        output_names=[network.output],
+        verbose=False)
     model = program.model
     if opset and model.opset_imports[''] != opset:
         raise ValueError(f'PyTorch writes opset {model.opset_imports[""]}, '

@@ -172,15 +172,22 @@ class Runtime(NamedTuple):
 
 
 RUNTIMES = {
-    'ONNX Runtime': Runtime(onnxruntime, 'onnxruntime', 'any'),
-    'ONNX Runtime, traced, opset 13': Runtime(traced_onnx, 'onnxruntime',
-                                              'any'),
-    'OpenVINO, float32': Runtime(openvino, 'openvino', 'any'),
-    'OpenCV': Runtime(opencv, 'cv2', 'fixed'),
-    'ncnn, float32, by pnnx': Runtime(ncnn, 'ncnn', 'fixed'),
-    'ExecuTorch, XNNPACK': Runtime(executorch, 'executorch', '64 to 512'),
-    'LiteRT, by litert-torch': Runtime(litert, 'litert_torch', 'fixed'),
-    'Core ML, conversion': Runtime(coreml, 'coremltools', 'fixed'),
+    'ONNX Runtime':
+    Runtime(onnxruntime, 'onnxruntime', 'any'),
+    'ONNX Runtime (opset 13, without dynamo)':
+    Runtime(traced_onnx, 'onnxruntime', 'any'),
+    'OpenVINO, float32':
+    Runtime(openvino, 'openvino', 'any'),
+    'OpenCV':
+    Runtime(opencv, 'cv2', 'fixed'),
+    'ncnn, float32, by pnnx':
+    Runtime(ncnn, 'ncnn', 'fixed'),
+    'ExecuTorch, XNNPACK':
+    Runtime(executorch, 'executorch', '64 to 512'),
+    'LiteRT, by litert-torch':
+    Runtime(litert, 'litert_torch', 'fixed'),
+    'Core ML, conversion':
+    Runtime(coreml, 'coremltools', 'fixed'),
 }
 
 
