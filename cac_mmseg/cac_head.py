@@ -145,10 +145,18 @@ class CaCHead(Versioned, BaseDecodeHead):
             return self.cls_seg(
                 torch.cat([x.expand(-1, -1, h, w) for x in maps], 1))
         weight = self.conv_seg.weight.flatten(1)  # [k, c of all maps]
-        keep = weight.new_ones(b, weight.shape[1], 1, 1)
-        if self.dropout is not None:
-            keep = self.dropout(keep)
-        weight = weight * keep.flatten(1).unsqueeze(1)  # [b, k, c of all maps]
-        logits = sum(part @ x.flatten(2)
-                     for part, x in zip(weight.split(self.channels, 2), maps))
-        return (logits + self.conv_seg.bias[:, None]).unflatten(2, (h, w))
+        if self.dropout is not None and self.dropout.training:
+            share = 1 - self.dropout.p
+            keep = weight.new_empty(b, 1, weight.shape[1]).bernoulli_(share)
+            weight = weight * keep.div_(share or 1)
+        else:
+            weight = weight.expand(b, -1, -1)
+        # [b, k, 1] or [b, k, h * w] each
+        logits = [
+            torch.bmm(part, x.flatten(2))
+            for part, x in zip(weight.split(self.channels, 2), maps)
+        ]
+        bias = self.conv_seg.bias.unsqueeze(1)
+        if self.global_pool:
+            bias = logits.pop() + bias  # at one position
+        return (sum(logits[1:], logits[0]) + bias).unflatten(2, (h, w))

@@ -17,6 +17,7 @@ from . import ops
 from .checks import (check_branches, check_feature_map, check_kernel_size,
                      check_operand)
 from .ops import decomposed
+from .ops.choice import no_autocast
 
 
 def predict_kernels(x: Tensor, query_weight: Tensor, query_bias: Tensor,
@@ -67,17 +68,18 @@ def predict_kernels(x: Tensor, query_weight: Tensor, query_bias: Tensor,
     check_operand('query_bias', query_bias, '(G * s * s,)', (sets * taps, ), x)
 
     pooled, mean = ops.pool_queries(x, query_weight, query_bias)
-    with ops.no_autocast(x):
+    with no_autocast(x):
         # images beside their taps, so that key_weight is not repeated
-        columns = pooled.unflatten(1, (sets, taps)).permute(1, 3, 0, 2)
-        kernels = key_weight.to(pooled.dtype) @ columns.flatten(2)
-        bias = key_bias.to(pooled.dtype)[:, :, None, None]
-        means = mean.unflatten(1, (sets, taps)).transpose(0, 1)[:, None]
-        # [g, c, b, taps]
-        kernels = kernels.unflatten(2, (b, taps)) + bias * means
+        rows = pooled.view(b, sets, taps, c).transpose(0, 1).flatten(1, 2)
+        means = mean.view(b, sets, taps).transpose(0, 1).flatten(1)
+        bias = means.unsqueeze(2) * key_bias.to(means.dtype).unsqueeze(1)
+        kernels = torch.baddbmm(  # [g, b * taps, c]
+            bias, rows,
+            key_weight.to(rows.dtype).transpose(1, 2))
+    kernels = kernels.to(key_weight.dtype).view(sets, b, taps, c)
     # compiled batch normalisation expects the usual strides
-    kernels = kernels.to(key_weight.dtype).permute(2, 0, 1, 3).contiguous()
-    return kernels.unflatten(3, (kernel_size, kernel_size))
+    kernels = kernels.permute(1, 0, 3, 2).contiguous()
+    return kernels.view(b, sets, c, kernel_size, kernel_size)
 
 
 def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:

@@ -2,7 +2,8 @@
 
 Each saves its inputs only and recomputes the rest, so a training step keeps
 nothing but the feature map, which it has anyway. They are custom operators, so
-``torch.compile``, ``torch.export`` and autocast treat them as any other.
+``torch.compile``, ``torch.export`` and modes treat them as any other; in plain
+eager mode (:mod:`.functions`) they are functions of autograd, which cost less.
 
 Which implementation runs:
 
@@ -14,17 +15,15 @@ Which implementation runs:
   where :mod:`.choice` finds what they need;
 - :mod:`.eager` otherwise.
 """
-from contextlib import nullcontext
-from importlib import import_module
-from types import ModuleType
-from typing import (Any, Callable, ContextManager, List, Optional, Sequence,
-                    Tuple)
+from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import choice, decomposed, eager, flops
+from . import decomposed, flops
+from .choice import implementation, no_autocast, reweighting
+from .functions import PoolQueries, Reweight, is_plain
 
 __all__ = ['pool_queries', 'reweight']
 
@@ -42,6 +41,8 @@ def pool_queries(x: Tensor, query_weight: Tensor,
         (B, R, C) and (B, R), in float32 at least.
     """
     with no_autocast(x):
+        if is_plain(x, query_weight, query_bias):
+            return PoolQueries.apply(x, query_weight, query_bias)
         if _must_decompose():
             return decomposed.pool_queries(x, query_weight, query_bias)
         return torch.ops.cac_mmseg.pool_queries(x, query_weight, query_bias)
@@ -50,16 +51,11 @@ def pool_queries(x: Tensor, query_weight: Tensor,
 def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
     """See :func:`cac_mmseg.functional.reweight`; nothing is checked here."""
     with no_autocast(x):
+        if is_plain(x, kernels):
+            return Reweight.apply(x, kernels, dilations)
         if _must_decompose():
             return decomposed.reweight(x, kernels, dilations)
         return torch.ops.cac_mmseg.reweight(x, kernels, dilations)
-
-
-def no_autocast(x: Tensor) -> ContextManager:
-    """Autocast would run the sums over positions in float16: overflow."""
-    if x.is_meta:  # has no autocast
-        return nullcontext()
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def _must_decompose() -> bool:
@@ -74,27 +70,6 @@ def _is_transformed() -> bool:
             or torch._C._functorch.peek_interpreter_stack() is not None)
 
 
-def _implementation(x: Tensor, kernels: str, taps: int = 0) -> ModuleType:
-    """Return :mod:`.eager`, or a module of Triton kernels."""
-    if (x.dtype == torch.float64 or not x.numel()
-            or choice.why_not_triton(x.device, taps)):
-        return eager
-    try:
-        # Triton is not there on every machine
-        return import_module(f'.{kernels}', __package__)
-    except (ImportError, AttributeError) as error:  # none, or an old one
-        raise ImportError(
-            f'the kernels need Triton {choice.OLDEST_TRITON} or newer '
-            f'({error}): pip install triton, or set {choice.VARIABLE}=0'
-        ) from error
-
-
-def _reweighting(x: Tensor, kernels: Tensor,
-                 dilations: Sequence[int]) -> ModuleType:
-    taps = len(dilations) * kernels.shape[3] * kernels.shape[4]
-    return _implementation(x, 'triton_reweighting', taps)
-
-
 def _register() -> None:
 
     def operator(function: Any) -> Any:
@@ -103,7 +78,7 @@ def _register() -> None:
 
     def pool_queries(x: Tensor, query_weight: Tensor,
                      query_bias: Tensor) -> Tuple[Tensor, Tensor]:
-        return _implementation(x, 'triton_pooling').pool_queries(
+        return implementation(x, 'triton_pooling').pool_queries(
             x, query_weight, query_bias)
 
     def pool_queries_backward(
@@ -111,17 +86,17 @@ def _register() -> None:
             query_weight: Tensor,
             query_bias: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         with no_autocast(x):
-            return _implementation(x, 'triton_pooling').pool_queries_backward(
+            return implementation(x, 'triton_pooling').pool_queries_backward(
                 grad_pooled, grad_mean, x, query_weight, query_bias)
 
     def reweight(x: Tensor, kernels: Tensor, dilations: List[int]) -> Tensor:
-        return _reweighting(x, kernels,
-                            dilations).reweight(x, kernels, dilations)
+        return reweighting(x, kernels,
+                           dilations).reweight(x, kernels, dilations)
 
     def reweight_backward(grad: Tensor, x: Tensor, kernels: Tensor,
                           dilations: List[int]) -> Tuple[Tensor, Tensor]:
         with no_autocast(x):
-            return _reweighting(x, kernels, dilations).reweight_backward(
+            return reweighting(x, kernels, dilations).reweight_backward(
                 grad, x, kernels, dilations)
 
     pool_queries, pool_queries_backward, reweight, reweight_backward = map(

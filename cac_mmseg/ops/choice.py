@@ -2,11 +2,15 @@
 import os
 import shutil
 import sysconfig
+from contextlib import nullcontext
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
-from typing import Optional
+from types import ModuleType
+from typing import ContextManager, Optional, Sequence
 
 import torch
+from torch import Tensor
 from torch.torch_version import TorchVersion
 
 VARIABLE = 'CAC_MMSEG_TRITON'
@@ -15,6 +19,39 @@ OLDEST_TRITON = '3.6'  # that was measured
 # Taps of all branches, of 3 x 3 kernels at three dilations. More spill
 # registers and compile for a minute; whether they are faster is not known.
 MEASURED_TAPS = 27
+UNCHANGED = nullcontext()
+
+
+def no_autocast(x: Tensor) -> ContextManager:
+    """Autocast would run the sums over positions in float16: overflow."""
+    kind = x.device.type
+    # meta has no autocast; the context is 10 us of a step's host time
+    if kind == 'meta' or not (torch.compiler.is_compiling()
+                              or torch.is_autocast_enabled(kind)):
+        return UNCHANGED
+    return torch.autocast(kind, enabled=False)
+
+
+def implementation(x: Tensor, kernels: str, taps: int = 0) -> ModuleType:
+    """Return :mod:`.eager`, or a module of Triton kernels."""
+    if (x.dtype == torch.float64 or not x.numel()
+            or why_not_triton(x.device, taps)):
+        from . import eager
+        return eager
+    try:
+        # Triton is not there on every machine
+        return import_module(f'.{kernels}', __package__)
+    except (ImportError, AttributeError) as error:  # none, or an old one
+        raise ImportError(
+            f'the kernels need Triton {OLDEST_TRITON} or newer '
+            f'({error}): pip install triton, or set {VARIABLE}=0') from error
+
+
+def reweighting(x: Tensor, kernels: Tensor,
+                dilations: Sequence[int]) -> ModuleType:
+    """Return the :func:`implementation` of a re-weighting."""
+    taps = len(dilations) * kernels.shape[3] * kernels.shape[4]
+    return implementation(x, 'triton_reweighting', taps)
 
 
 def why_not_triton(device: torch.device, taps: int = 0) -> Optional[str]:
