@@ -11,7 +11,8 @@ Which implementation runs:
   which need derivatives of each call; and for second and higher derivatives,
   of the backward operators;
 - :mod:`.triton_reweighting`, :mod:`.triton_pooling` on a GPU, below float64,
-  where :mod:`.choice` finds what they need;
+  where :mod:`.choice` finds what they need; :mod:`.triton_rolling` and
+  :mod:`.triton_split_pooling` in their place where it names them;
 - :mod:`.eager` otherwise.
 """
 from contextlib import nullcontext
@@ -74,14 +75,14 @@ def _is_transformed() -> bool:
             or torch._C._functorch.peek_interpreter_stack() is not None)
 
 
-def _implementation(x: Tensor, kernels: str, taps: int = 0) -> ModuleType:
+def _implementation(x: Tensor, operation: str, taps: int = 0) -> ModuleType:
     """Return :mod:`.eager`, or a module of Triton kernels."""
     if (x.dtype == torch.float64 or not x.numel()
             or choice.why_not_triton(x.device, taps)):
         return eager
     try:
         # Triton is not there on every machine
-        return import_module(f'.{kernels}', __package__)
+        return import_module(f'.{choice.KERNELS[operation]}', __package__)
     except (ImportError, AttributeError) as error:  # none, or an old one
         raise ImportError(
             f'the kernels need Triton {choice.OLDEST_TRITON} or newer '
@@ -92,7 +93,7 @@ def _implementation(x: Tensor, kernels: str, taps: int = 0) -> ModuleType:
 def _reweighting(x: Tensor, kernels: Tensor,
                  dilations: Sequence[int]) -> ModuleType:
     taps = len(dilations) * kernels.shape[3] * kernels.shape[4]
-    return _implementation(x, 'triton_reweighting', taps)
+    return _implementation(x, 'reweight', taps)
 
 
 def _register() -> None:
@@ -103,7 +104,7 @@ def _register() -> None:
 
     def pool_queries(x: Tensor, query_weight: Tensor,
                      query_bias: Tensor) -> Tuple[Tensor, Tensor]:
-        return _implementation(x, 'triton_pooling').pool_queries(
+        return _implementation(x, 'pool_queries').pool_queries(
             x, query_weight, query_bias)
 
     def pool_queries_backward(
@@ -111,7 +112,7 @@ def _register() -> None:
             query_weight: Tensor,
             query_bias: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         with no_autocast(x):
-            return _implementation(x, 'triton_pooling').pool_queries_backward(
+            return _implementation(x, 'pool_queries').pool_queries_backward(
                 grad_pooled, grad_mean, x, query_weight, query_bias)
 
     def reweight(x: Tensor, kernels: Tensor, dilations: List[int]) -> Tensor:

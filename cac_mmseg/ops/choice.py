@@ -9,6 +9,9 @@ from typing import Optional
 import torch
 from torch.torch_version import TorchVersion
 
+# Modules of kernels. Nothing was measured yet of triton_rolling and
+# triton_split_pooling, which take fewer instructions.
+KERNELS = dict(reweight='triton_reweighting', pool_queries='triton_pooling')
 VARIABLE = 'CAC_MMSEG_TRITON'
 MEASURED = 9  # major compute capability: Hopper
 OLDEST_TRITON = '3.6'  # that was measured
