@@ -172,7 +172,6 @@ def _backward(grad, x, kernels, buffers, grad_x, grad_kernels, planes,
             slopes = ()
             direct = ()
             for j in tl.static_range(ROWS):
-                there = inside & _within(y0 + j + column * 0, height)
                 outer = load_row(grad + offset, y0 + j, column, height, width,
                                  inside)
                 # with the taps scaled, dS is scaled the other way
@@ -183,9 +182,7 @@ def _backward(grad, x, kernels, buffers, grad_x, grad_kernels, planes,
                     weight = _sigmoid(values, taps, i,
                                       places(i, j, PLACES, TAPS))
                     weights += weight
-                    # not even NaN comes from where there is no position
-                    slope = tl.where(there, product * weight * (1 - weight),
-                                     0.)
+                    slope = product * weight * (1 - weight)
                     tl.store(buffer + (j * BRANCHES + i) * WIDE, slope)
                     slopes = slopes + (slope, )
                     for t in tl.static_range(TAPS):
