@@ -1,5 +1,6 @@
 """The benchmark command: its tables, files and errors. Never its times."""
 import csv
+import os
 import re
 from types import SimpleNamespace
 
@@ -8,10 +9,10 @@ import torch
 from conftest import ROOT
 from test_cost import rows_of
 
-from cac_mmseg.ops import eager
+from cac_mmseg.ops import choice, eager
 from cac_mmseg.stack.timing import Case, compare, ratio, seconds, train
 from tools.__main__ import main
-from tools.benchmark import heads, operators
+from tools.benchmark import everything, heads, operators
 from tools.benchmark.plan import TINY
 from tools.benchmark.setting import Setting
 
@@ -73,6 +74,19 @@ def test_an_implementation_that_is_wrong_or_fails_is_not_timed():
     assert len({tuple(row) for row in rows}) == 1  # a csv has one heading
     timed = {row['what'] for row in found.times()}
     assert timed == {f'eager {call}' for call in operators.PASSES}
+
+
+@pytest.mark.parametrize('name, variable, module', [
+    ('eager', '0', 'triton_reweighting'),
+    ('triton', '1', 'triton_reweighting'),
+    ('rolling', '1', 'triton_rolling'),
+])
+def test_heads_run_with_each_implementation(name, variable, module):
+    before = choice.KERNELS
+    with everything._use(name):
+        assert os.environ[choice.VARIABLE] == variable
+        assert choice.KERNELS['reweight'] == module
+    assert choice.KERNELS is before
 
 
 def test_each_setting_of_the_kernels_is_tried_and_restored():

@@ -12,7 +12,8 @@ Which implementation runs:
   which need derivatives of each call; and for second and higher derivatives,
   of the backward operators;
 - :mod:`.triton_reweighting`, :mod:`.triton_pooling` on a GPU, below float64,
-  where :mod:`.choice` finds what they need;
+  where :mod:`.choice` finds what they need; :mod:`.triton_rolling` and
+  :mod:`.triton_split_pooling` in their place where it names them;
 - :mod:`.eager` otherwise.
 """
 from typing import Any, Callable, List, Optional, Sequence, Tuple
@@ -78,7 +79,7 @@ def _register() -> None:
 
     def pool_queries(x: Tensor, query_weight: Tensor,
                      query_bias: Tensor) -> Tuple[Tensor, Tensor]:
-        return implementation(x, 'triton_pooling').pool_queries(
+        return implementation(x, 'pool_queries').pool_queries(
             x, query_weight, query_bias)
 
     def pool_queries_backward(
@@ -86,7 +87,7 @@ def _register() -> None:
             query_weight: Tensor,
             query_bias: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         with no_autocast(x):
-            return implementation(x, 'triton_pooling').pool_queries_backward(
+            return implementation(x, 'pool_queries').pool_queries_backward(
                 grad_pooled, grad_mean, x, query_weight, query_bias)
 
     def reweight(x: Tensor, kernels: Tensor, dilations: List[int]) -> Tensor:

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
+# Modules of kernels. Nothing was measured yet of triton_rolling and
+# triton_split_pooling, which take fewer instructions.
+KERNELS = dict(reweight='triton_reweighting', pool_queries='triton_pooling')
 VARIABLE = 'CAC_MMSEG_TRITON'
 MEASURED = 9  # major compute capability: Hopper
 OLDEST_TRITON = '3.6'  # that was measured
@@ -32,7 +35,7 @@ def no_autocast(x: Tensor) -> ContextManager:
     return torch.autocast(kind, enabled=False)
 
 
-def implementation(x: Tensor, kernels: str, taps: int = 0) -> ModuleType:
+def implementation(x: Tensor, operation: str, taps: int = 0) -> ModuleType:
     """Return :mod:`.eager`, or a module of Triton kernels."""
     if (x.dtype == torch.float64 or not x.numel()
             or why_not_triton(x.device, taps)):
@@ -40,7 +43,7 @@ def implementation(x: Tensor, kernels: str, taps: int = 0) -> ModuleType:
         return eager
     try:
         # Triton is not there on every machine
-        return import_module(f'.{kernels}', __package__)
+        return import_module(f'.{KERNELS[operation]}', __package__)
     except (ImportError, AttributeError) as error:  # none, or an old one
         raise ImportError(
             f'the kernels need Triton {OLDEST_TRITON} or newer '
@@ -51,7 +54,7 @@ def reweighting(x: Tensor, kernels: Tensor,
                 dilations: Sequence[int]) -> ModuleType:
     """Return the :func:`implementation` of a re-weighting."""
     taps = len(dilations) * kernels.shape[3] * kernels.shape[4]
-    return implementation(x, 'triton_reweighting', taps)
+    return implementation(x, 'reweight', taps)
 
 
 def why_not_triton(device: torch.device, taps: int = 0) -> Optional[str]:

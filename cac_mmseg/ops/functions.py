@@ -37,8 +37,7 @@ class PoolQueries(Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tuple[Tensor, Tensor]:
         ctx.save_for_backward(*inputs)
-        return implementation(inputs[0],
-                              'triton_pooling').pool_queries(*inputs)
+        return implementation(inputs[0], 'pool_queries').pool_queries(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
@@ -47,7 +46,7 @@ class PoolQueries(Function):
             return torch.ops.cac_mmseg.pool_queries_backward(*grads, *inputs)
         with no_autocast(inputs[0]):
             return implementation(inputs[0],
-                                  'triton_pooling').pool_queries_backward(
+                                  'pool_queries').pool_queries_backward(
                                       *grads, *inputs)
 
 

@@ -12,13 +12,14 @@ Rows of W, the queries, are taken 32 at a time: 27 are those of one head with
 s = 3 and three kernel sets. More of them read X again, from the cache if it
 fits. Products are of 3 x TF32, which is float32 but for its last bits.
 """
-from typing import Iterator, Tuple
+from typing import Callable, Iterator, Tuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from .device import processors, shared_memory
 from .eager import laid_out_as
 
 ROWS = 32  # queries at a time
@@ -32,11 +33,11 @@ WARPS = 8
 @triton.jit
 def _load_part(x, position, positions, channels, x_c, x_n, k,
                CHANNELS_: tl.constexpr):
-    """Part k of the channels of a block of positions, and its mask."""
+    """Part k of the channels of a block of positions, as it is stored."""
     channel = k * CHANNELS_ + tl.arange(0, CHANNELS_)[:, None]
     place = channel.to(tl.int64) * x_c + position[None, :] * x_n
     inside = (channel < channels) & (position < positions)[None, :]
-    return tl.load(x + place, mask=inside, other=0.).to(tl.float32)
+    return tl.load(x + place, mask=inside, other=0.)
 
 
 @triton.jit
@@ -81,7 +82,7 @@ def _pool(x, weight, bias, sums, means, rows, channels, positions, blocks_each,
         queries = tl.zeros((ROWS_, POSITIONS_), tl.float32)
         for k in range(PARTS):
             part = _load_part(x + image * x_b, position, positions, channels,
-                              x_c, x_n, k, CHANNELS_)
+                              x_c, x_n, k, CHANNELS_).to(tl.float32)
             w = _load_matrix(weight, row, rows, channels, k, CHANNELS_)
             queries = tl.dot(w, part, queries, input_precision='tf32x3')
         queries = tl.where((position < positions)[None, :],
@@ -89,7 +90,7 @@ def _pool(x, weight, bias, sums, means, rows, channels, positions, blocks_each,
         mean += tl.sum(queries, 1)
         for k in range(PARTS):  # of the cache now
             part = _load_part(x + image * x_b, position, positions, channels,
-                              x_c, x_n, k, CHANNELS_)
+                              x_c, x_n, k, CHANNELS_).to(tl.float32)
             _add_product(sums, place, queries, part, row, rows, channels, k,
                          CHANNELS_)
     tl.store(means + place, mean, mask=row < rows)
@@ -124,7 +125,7 @@ def _pool_backward(x, weight, bias, grad_pooled, grad_mean, grad_x, sums,
         grad_queries = tl.zeros((ROWS_, POSITIONS_), tl.float32)
         for k in range(PARTS):
             part = _load_part(x + image * x_b, position, positions, channels,
-                              x_c, x_n, k, CHANNELS_)
+                              x_c, x_n, k, CHANNELS_).to(tl.float32)
             w = _load_matrix(weight, row, rows, channels, k, CHANNELS_)
             queries = tl.dot(w, part, queries, input_precision='tf32x3')
             g = _load_matrix(grad_pooled, row, rows, channels, k, CHANNELS_)
@@ -135,7 +136,7 @@ def _pool_backward(x, weight, bias, grad_pooled, grad_mean, grad_x, sums,
         bias_sum += tl.sum(grad_queries, 1)
         for k in range(PARTS):
             part = _load_part(x + image * x_b, position, positions, channels,
-                              x_c, x_n, k, CHANNELS_)
+                              x_c, x_n, k, CHANNELS_).to(tl.float32)
             _add_product(sums, place, grad_queries, part, row, rows, channels,
                          k, CHANNELS_)
             w = _load_matrix(weight, row, rows, channels, k, CHANNELS_)
@@ -157,17 +158,23 @@ def _pool_backward(x, weight, bias, grad_pooled, grad_mean, grad_x, sums,
 def pool_queries(x: Tensor, query_weight: Tensor,
                  query_bias: Tensor) -> Tuple[Tensor, Tensor]:
     """See :func:`cac_mmseg.ops.pool_queries`."""
+    return run(_pool, _tiles(x), x, query_weight, query_bias)
+
+
+def run(kernel: Callable, tiles: dict, x: Tensor, query_weight: Tensor,
+        query_bias: Tensor) -> Tuple[Tensor, Tensor]:
+    """Pool queries by a kernel with the arguments of :func:`_pool`."""
     x = _dense(x)
     b, c, h, w = x.shape
     pooled, means = [], []
-    programs, blocks_each = _division(x)
+    programs, blocks_each = _division(x, tiles['POSITIONS_'])
     for weight, bias in _by_rows(query_weight, query_bias):
         r = weight.shape[0]
         sums = x.new_zeros((programs, b, r, c), dtype=torch.float32)
         mean = x.new_empty((programs, b, r), dtype=torch.float32)
         with torch.cuda.device_of(x):
-            _pool[(programs, b)](x, weight, bias, sums, mean, r, c, h * w,
-                                 blocks_each, *_strides(x), **_tiles(x))
+            kernel[(programs, b)](x, weight, bias, sums, mean, r, c, h * w,
+                                  blocks_each, *_strides(x), **tiles)
         pooled.append(sums.sum(0))
         means.append(mean.sum(0))
     return torch.cat(pooled, 1) / (h * w), torch.cat(means, 1) / (h * w)
@@ -177,12 +184,30 @@ def pool_queries_backward(grad_pooled: Tensor, grad_mean: Tensor, x: Tensor,
                           query_weight: Tensor,
                           query_bias: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
     """See :func:`cac_mmseg.ops.eager.pool_queries_backward`."""
+    return run_backward(_pool_backward, _tiles(x), grad_pooled, grad_mean, x,
+                        query_weight, query_bias)
+
+
+def run_backward(
+    kernel: Callable,
+    tiles: dict,
+    grad_pooled: Tensor,
+    grad_mean: Tensor,
+    x: Tensor,
+    query_weight: Tensor,
+    query_bias: Tensor,
+    prepare: Callable[[Tensor], Tensor] = lambda matrix: matrix
+) -> Tuple[Tensor, Tensor, Tensor]:
+    """Differentiate by a kernel with the arguments of :func:`_pool_backward`.
+
+    It gets W and dP / N as ``prepare`` returns them.
+    """
     given, x = x, _dense(x)
     b, c, h, w = x.shape
     several = query_weight.shape[0] > ROWS
     grad_x = torch.empty_like(x, dtype=torch.float32 if several else x.dtype)
     of_weight, of_bias = [], []
-    programs, blocks_each = _division(x)
+    programs, blocks_each = _division(x, tiles['POSITIONS_'])
     start = 0
     for weight, bias in _by_rows(query_weight, query_bias):
         r = weight.shape[0]
@@ -192,22 +217,22 @@ def pool_queries_backward(grad_pooled: Tensor, grad_mean: Tensor, x: Tensor,
         sums = x.new_zeros((programs, b, r, c), dtype=torch.float32)
         bias_sums = x.new_empty((programs, b, r), dtype=torch.float32)
         with torch.cuda.device_of(x):
-            _pool_backward[(programs,
-                            b)](x,
-                                weight,
-                                bias,
-                                of_pooled,
-                                of_mean,
-                                grad_x,
-                                sums,
-                                bias_sums,
-                                r,
-                                c,
-                                h * w,
-                                blocks_each,
-                                *_strides(x),
-                                ADD=start > 0,
-                                **_tiles(x))
+            kernel[(programs,
+                    b)](x,
+                        prepare(weight),
+                        bias,
+                        prepare(of_pooled),
+                        of_mean,
+                        grad_x,
+                        sums,
+                        bias_sums,
+                        r,
+                        c,
+                        h * w,
+                        blocks_each,
+                        *_strides(x),
+                        ADD=start > 0,
+                        **tiles)
         of_weight.append(sums.sum((0, 1)))
         of_bias.append(bias_sums.sum((0, 1)))
         start += r
@@ -234,25 +259,17 @@ def _by_rows(weight: Tensor, bias: Tensor) -> Iterator[Tuple[Tensor, Tensor]]:
     return zip(*(t.contiguous().split(ROWS) for t in (weight, bias)))
 
 
-def _division(x: Tensor) -> Tuple[int, int]:
+def _division(x: Tensor, positions: int) -> Tuple[int, int]:
     """Return programs for each image, and blocks of positions for each."""
-    processors = 2
-    if x.is_cuda:
-        processors = torch.cuda.get_device_properties(
-            x.device).multi_processor_count
-    blocks = triton.cdiv(x.shape[2] * x.shape[3], POSITIONS)
-    each = triton.cdiv(blocks, max(processors // x.shape[0], 1))
+    blocks = triton.cdiv(x.shape[2] * x.shape[3], positions)
+    each = triton.cdiv(blocks, max(processors(x.device) // x.shape[0], 1))
     return triton.cdiv(blocks, each), each
 
 
 def _tiles(x: Tensor) -> dict:
     channels = CHANNELS
-    if x.is_cuda:
-        properties = torch.cuda.get_device_properties(x.device)
-        # AMD's have no such property
-        if getattr(properties, 'shared_memory_per_block_optin',
-                   0) < SHARED_MEMORY:
-            channels = FEW_CHANNELS
+    if shared_memory(x.device) < SHARED_MEMORY:
+        channels = FEW_CHANNELS
     return dict(
         PARTS=triton.cdiv(x.shape[1], channels),
         ROWS_=ROWS,

@@ -34,6 +34,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .device import processors
 from .eager import laid_out_as
 
 LANES = 128  # at most; a thread each
@@ -92,23 +93,24 @@ def _load_taps(kernels, image, channel, channels, here, SETS: tl.constexpr,
 
 
 @triton.constexpr_function
-def _index(i, j, t, DILATIONS, SHIFT_OF, SHIFTS, KERNEL, REACH):
-    """Which of the neighbours tap t of branch i reads in row j."""
-    row = j + REACH + (t // KERNEL - KERNEL // 2) * DILATIONS[i]
-    return row * len(SHIFTS) + SHIFT_OF[i * KERNEL + t % KERNEL]
+def _places(i, j, DILATIONS, SHIFT_OF, SHIFTS, KERNEL, REACH):
+    """Which of the neighbours the taps of branch i read in row j."""
+    rows = [
+        j + REACH + (k - KERNEL // 2) * DILATIONS[i] for k in range(KERNEL)
+    ]
+    shifts = SHIFT_OF[i * KERNEL:(i + 1) * KERNEL]
+    return tuple(row * len(SHIFTS) + shift for row in rows for shift in shifts)
 
 
 @triton.jit
-def _weight(values, taps, i: tl.constexpr, j: tl.constexpr,
-            DILATIONS: tl.constexpr, SHIFT_OF: tl.constexpr,
-            SHIFTS: tl.constexpr, KERNEL: tl.constexpr, REACH: tl.constexpr,
-            CENTRE: tl.constexpr):
-    """The sigmoid of branch i's response in row j, by 2 to its -log2(e)."""
-    response = tl.zeros_like(values[REACH * len(SHIFTS) + CENTRE])
-    for t in tl.static_range(KERNEL * KERNEL):
-        value = values[_index(i, j, t, DILATIONS, SHIFT_OF, SHIFTS, KERNEL,
-                              REACH)]
-        response += value * taps[i * KERNEL * KERNEL + t]
+def _sigmoid(values, taps, i: tl.constexpr, PLACES: tl.constexpr):
+    """That of branch i's response to the values at these places.
+
+    The taps are scaled by -log2(e): the base is 2.
+    """
+    response = tl.zeros_like(values[PLACES[0]])
+    for t in tl.static_range(len(PLACES)):
+        response += values[PLACES[t]] * taps[i * len(PLACES) + t]
     return 1 / (1 + tl.exp2(response))
 
 
@@ -148,8 +150,10 @@ def _forward(x, kernels, y, channels, height, width, x_b, x_c, x_h, x_w,
             for j in tl.static_range(ROWS):
                 weights = tl.zeros_like(values[REACH * len(SHIFTS) + CENTRE])
                 for i in tl.static_range(BRANCHES):
-                    weights += _weight(values, taps, i, j, DILATIONS, SHIFT_OF,
-                                       SHIFTS, KERNEL, REACH, CENTRE)
+                    weights += _sigmoid(
+                        values, taps, i,
+                        _places(i, j, DILATIONS, SHIFT_OF, SHIFTS, KERNEL,
+                                REACH))
                 result = values[(REACH + j) * len(SHIFTS) + CENTRE] * weights
                 tl.store(
                     y + offset + (row + j) * x_h + column * x_w,
@@ -250,17 +254,18 @@ def _backward(grad, x, kernels, rings, grad_x, grad_kernels, planes, channels,
                                         (RING - 1)) * width + column
                         updated = ()
                         for i in tl.static_range(BRANCHES):
-                            weight = _weight(values, taps, i, j, DILATIONS,
-                                             SHIFT_OF, SHIFTS, KERNEL, REACH,
-                                             CENTRE)
+                            weight = _sigmoid(
+                                values, taps, i,
+                                _places(i, j, DILATIONS, SHIFT_OF, SHIFTS,
+                                        KERNEL, REACH))
                             weights += weight
                             response = product * weight * (1 - weight)
                             tl.store(
                                 place + i * RING * width, response, mask=there)
                             for t in tl.static_range(TAPS):
-                                value = values[_index(i, j, t, DILATIONS,
-                                                      SHIFT_OF, SHIFTS, KERNEL,
-                                                      REACH)]
+                                value = values[_places(i, j, DILATIONS,
+                                                       SHIFT_OF, SHIFTS,
+                                                       KERNEL, REACH)[t]]
                                 updated = updated + (sums[i * TAPS + t] +
                                                      response * value, )
                         sums = updated
@@ -328,7 +333,7 @@ def reweight_backward(grad: Tensor, x: Tensor, kernels: Tensor,
     lanes = _lanes(w)
     # one block of rows is written while another is read
     ring = triton.next_power_of_2(2 * (shape['ROWS'] + shape['REACH']))
-    programs = min(b * c, _processors(x) * PROGRAMS_PER_PROCESSOR)
+    programs = min(b * c, processors(x.device) * PROGRAMS_PER_PROCESSOR)
     rings = x.new_empty((programs, branches + 1, ring, w), dtype=torch.float32)
     grad_x = torch.empty_like(x)
     grad_kernels = x.new_empty((b, branches, c, s, s), dtype=torch.float32)
@@ -356,13 +361,6 @@ def reweight_backward(grad: Tensor, x: Tensor, kernels: Tensor,
 
 def _lanes(size: int) -> int:
     return min(triton.next_power_of_2(size), LANES)
-
-
-def _processors(x: Tensor) -> int:
-    if not x.is_cuda:  # in the interpreter
-        return 1
-    properties = torch.cuda.get_device_properties(x.device)
-    return properties.multi_processor_count
 
 
 @lru_cache(maxsize=None)

@@ -8,13 +8,14 @@ import csv
 import os
 import time
 import traceback
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import (Any, Callable, ContextManager, Dict, Iterator, List,
-                    Optional)
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import torch
 
+from cac_mmseg.ops import choice
 from cac_mmseg.ops.choice import VARIABLE
 from cac_mmseg.stack.env import conditions
 from cac_mmseg.stack.files import make_folder, new_file
@@ -22,7 +23,7 @@ from cac_mmseg.stack.tables import markdown_table
 from cac_mmseg.stack.timing import predict
 from cac_mmseg.stack.words import counted
 from . import heads
-from .operators import Operators, Row
+from .operators import TRITON, Operators, Row
 from .plan import FULL, TINY
 from .report import Report
 from .setting import Setting, changed
@@ -139,10 +140,13 @@ class Everything:
                 })
 
 
-def _use(implementation: str) -> ContextManager:
+@contextmanager
+def _use(implementation: str) -> Iterator[None]:
     """Choose what runs on a GPU."""
-    return changed(os.environ, VARIABLE,
-                   '1' if implementation == 'triton' else '0')
+    kernels = TRITON.get(implementation)
+    with changed(os.environ, VARIABLE, '1' if kernels else '0'), \
+            changed(vars(choice), 'KERNELS', kernels or choice.KERNELS):
+        yield
 
 
 def _cell(value: Any) -> str:

@@ -6,6 +6,7 @@ dX. Pooling reads X; its backward reads X and writes dX. All else is small.
 import math
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from itertools import chain
 from statistics import median
 from types import SimpleNamespace
@@ -27,7 +28,12 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2**-7, torch.float16: 2**-9}
 # what is timed, and whether in channels_last: each takes the compiler seconds
 TIMED = ((torch.float32, False), (torch.bfloat16, False), (torch.bfloat16,
                                                            True))
-# settings of the Triton kernels, changed one by one
+# modules of Triton kernels, as choice.KERNELS names them
+TRITON = dict(
+    triton=dict(reweight='triton_reweighting', pool_queries='triton_pooling'),
+    rolling=dict(
+        reweight='triton_rolling', pool_queries='triton_split_pooling'))
+# settings of the first of them, changed one by one
 SETTINGS: Dict[str, tuple] = dict(
     FORWARD_ROWS=(4, 8, 16),
     BACKWARD_ROWS=(2, 4),
@@ -67,14 +73,17 @@ class Operators:
                  failures: Dict[str, str]) -> None:
         self.device, self.plan, self.failures = device, plan, failures
         self.implementations: Dict[str, Any] = {'eager': eager}
-        if device.type == 'cuda':
+        for name, modules in TRITON.items():
+            if device.type != 'cuda':
+                break
             try:
-                from cac_mmseg.ops import triton_pooling as pooling
-                from cac_mmseg.ops import triton_reweighting as reweighting
+                reweighting, pooling = (
+                    import_module(f'cac_mmseg.ops.{modules[operation]}')
+                    for operation in ('reweight', 'pool_queries'))
             except ImportError as error:
-                failures['triton'] = str(error)
+                failures[name] = str(error)
             else:
-                self.implementations['triton'] = SimpleNamespace(
+                self.implementations[name] = SimpleNamespace(
                     **{
                         **vars(pooling),
                         **vars(reweighting)
@@ -143,7 +152,7 @@ class Operators:
                 over_copy=elapsed / (copy * passes / 2))
 
     def settings(self) -> Iterator[Row]:
-        """Each setting of the Triton kernels on its own."""
+        """Each setting of the older Triton kernels on its own."""
         triton = self.implementations.get('triton')
         if triton is None:
             return
