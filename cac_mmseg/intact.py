@@ -3,6 +3,7 @@ from abc import ABC
 
 import torch.nn as nn
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from torch.nn.modules.module import _has_any_global_hook
 
 
 class _Empty(ABC):
@@ -37,7 +38,7 @@ def inherits(module: nn.Module, base: type, *names: str) -> bool:
 
 def has_hooks(module: nn.Module) -> bool:
     """Return whether anything is called before or after this module."""
-    return any(
+    return _has_any_global_hook() or any(
         getattr(module, name)
         for name in ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks',
                      '_backward_pre_hooks'))

@@ -10,14 +10,16 @@ from conftest import ROOT
 PACKAGE = ROOT / 'cac_mmseg'
 METHOD = {
     'functional', 'cac_module', 'cac_head', 'baselines', 'checks', 'errors',
-    'intact', 'projection', 'registry', 'state_dict'
+    'fused', 'intact', 'projection', 'registry', 'state_dict'
 }
 # what each part of the package may import from
 FLOORS = {
     **dict.fromkeys(METHOD, set()),  # but for those below
     'ops': {'ops'},
     'functional': {'checks', 'ops'},
-    'cac_module': {'checks', 'functional', 'projection', 'state_dict'},
+    'fused': {'checks', 'functional', 'intact', 'ops', 'projection'},
+    'cac_module':
+    {'checks', 'functional', 'fused', 'intact', 'projection', 'state_dict'},
     'cac_head': {'cac_module', 'checks', 'intact', 'registry', 'state_dict'},
     'baselines': {'cac_module', 'checks', 'functional'},
     'stack': {'errors', 'ops', 'stack'},

@@ -4,7 +4,7 @@ On a CPU the feature map is worked on block by block, so that temporaries stay
 in the cache, and in channels_last, PyTorch's fast case of a depth-wise
 convolution.
 """
-from typing import Iterator, Sequence, Tuple
+from typing import Iterator, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -26,13 +26,18 @@ def laid_out_as(x: Tensor, result: Tensor) -> Tensor:
     return torch.empty_like(x).copy_(result)
 
 
-def pool_queries_backward(grad_pooled: Tensor, grad_mean: Tensor, x: Tensor,
-                          query_weight: Tensor,
-                          query_bias: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+def pool_queries_backward(
+        grad_pooled: Tensor,
+        grad_mean: Tensor,
+        x: Tensor,
+        query_weight: Tensor,
+        query_bias: Tensor,
+        grad_x: Optional[Tensor] = None) -> Tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, query_weight and query_bias.
 
     With P = Q X'^T / N and m = mean(Q):
-    dQ = (dP X' + dm 1^T) / N and dX' = dP^T Q / N + W_q^T dQ.
+    dQ = (dP X' + dm 1^T) / N and dX' = dP^T Q / N + W_q^T dQ, which is added
+    to grad_x in place, if that is given.
     """
     dtype = grad_pooled.dtype
     positions = x.shape[2] * x.shape[3]
@@ -47,9 +52,10 @@ def pool_queries_backward(grad_pooled: Tensor, grad_mean: Tensor, x: Tensor,
     grad_queries = both[:, rows:]
     grad_queries += grad_mean[..., None] / positions
     right = torch.cat([grad_pooled, weight.expand_as(grad_pooled)], 1)
-    grad_x = (right.transpose(1, 2) @ both).view(x.shape)
+    result = (right.transpose(1, 2) @ both).view(x.shape)
+    result = laid_out_as(x, result) if grad_x is None else grad_x.add_(result)
     grad_weight = (grad_queries @ flat.transpose(1, 2)).sum(0)
-    return (laid_out_as(x, grad_x), laid_out_as(query_weight, grad_weight),
+    return (result, laid_out_as(query_weight, grad_weight),
             laid_out_as(query_bias, grad_queries.sum((0, 2))))
 
 

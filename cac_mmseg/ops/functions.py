@@ -18,7 +18,8 @@ def is_plain(*tensors: Tensor) -> bool:
     """Return whether nothing but autograd watches what is computed.
 
     No compilation, export or trace, no mode of dispatch or of functions, no
-    transform of ``torch.func``, no forward AD; no subclass or meta tensor.
+    transform of ``torch.func``, no forward AD; no tensor that is a subclass,
+    on meta, or several of ``autograd.grad(is_grads_batched=True)``.
     """
     if torch.compiler.is_compiling():
         return False
@@ -27,8 +28,10 @@ def is_plain(*tensors: Tensor) -> bool:
             and torch._C._functorch.peek_interpreter_stack() is None
             and forward_ad._current_level < 0
             and torch._C._get_tracing_state() is None
-            and not torch.onnx.is_in_onnx_export()
-            and all(type(t) in PLAIN and not t.is_meta for t in tensors))
+            and not torch.onnx.is_in_onnx_export() and all(
+                type(t) in PLAIN and not t.is_meta
+                and not torch._C._functorch.is_legacy_batchedtensor(t)
+                for t in tensors))
 
 
 class PoolQueries(Function):

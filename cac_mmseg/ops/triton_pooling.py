@@ -12,14 +12,14 @@ Rows of W, the queries, are taken 32 at a time: 27 are those of one head with
 s = 3 and three kernel sets. More of them read X again, from the cache if it
 fits. Products are of 3 x TF32, which is float32 but for its last bits.
 """
-from typing import Callable, Iterator, Tuple
+from typing import Callable, Iterator, List, Optional, Tuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .device import processors, shared_memory
+from .device import cdiv, launch, processors, shared_memory
 from .eager import laid_out_as
 
 ROWS = 32  # queries at a time
@@ -172,20 +172,23 @@ def run(kernel: Callable, tiles: dict, x: Tensor, query_weight: Tensor,
         r = weight.shape[0]
         sums = x.new_zeros((programs, b, r, c), dtype=torch.float32)
         mean = x.new_empty((programs, b, r), dtype=torch.float32)
-        with torch.cuda.device_of(x):
-            kernel[(programs, b)](x, weight, bias, sums, mean, r, c, h * w,
-                                  blocks_each, *_strides(x), **tiles)
+        launch(kernel, (programs, b), x, weight, bias, sums, mean, r, c, h * w,
+               blocks_each, *_strides(x), **tiles)
         pooled.append(sums.sum(0))
         means.append(mean.sum(0))
-    return torch.cat(pooled, 1) / (h * w), torch.cat(means, 1) / (h * w)
+    return _join(pooled, 1).div_(h * w), _join(means, 1).div_(h * w)
 
 
-def pool_queries_backward(grad_pooled: Tensor, grad_mean: Tensor, x: Tensor,
-                          query_weight: Tensor,
-                          query_bias: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+def pool_queries_backward(
+        grad_pooled: Tensor,
+        grad_mean: Tensor,
+        x: Tensor,
+        query_weight: Tensor,
+        query_bias: Tensor,
+        grad_x: Optional[Tensor] = None) -> Tuple[Tensor, Tensor, Tensor]:
     """See :func:`cac_mmseg.ops.eager.pool_queries_backward`."""
     return run_backward(_pool_backward, _tiles(x), grad_pooled, grad_mean, x,
-                        query_weight, query_bias)
+                        query_weight, query_bias, grad_x)
 
 
 def run_backward(
@@ -196,6 +199,7 @@ def run_backward(
     x: Tensor,
     query_weight: Tensor,
     query_bias: Tensor,
+    grad_x: Optional[Tensor] = None,
     prepare: Callable[[Tensor], Tensor] = lambda matrix: matrix
 ) -> Tuple[Tensor, Tensor, Tensor]:
     """Differentiate by a kernel with the arguments of :func:`_pool_backward`.
@@ -205,7 +209,12 @@ def run_backward(
     given, x = x, _dense(x)
     b, c, h, w = x.shape
     several = query_weight.shape[0] > ROWS
-    grad_x = torch.empty_like(x, dtype=torch.float32 if several else x.dtype)
+    if (grad_x is None or several or grad_x.dtype != x.dtype
+            or grad_x.stride() != x.stride()):
+        result = torch.empty_like(
+            x, dtype=torch.float32 if several else x.dtype)
+    else:
+        result = grad_x
     of_weight, of_bias = [], []
     programs, blocks_each = _division(x, tiles['POSITIONS_'])
     start = 0
@@ -216,30 +225,35 @@ def run_backward(
             for grad in (grad_pooled, grad_mean))
         sums = x.new_zeros((programs, b, r, c), dtype=torch.float32)
         bias_sums = x.new_empty((programs, b, r), dtype=torch.float32)
-        with torch.cuda.device_of(x):
-            kernel[(programs,
-                    b)](x,
-                        prepare(weight),
-                        bias,
-                        prepare(of_pooled),
-                        of_mean,
-                        grad_x,
-                        sums,
-                        bias_sums,
-                        r,
-                        c,
-                        h * w,
-                        blocks_each,
-                        *_strides(x),
-                        ADD=start > 0,
-                        **tiles)
+        launch(
+            kernel, (programs, b),
+            x,
+            prepare(weight),
+            bias,
+            prepare(of_pooled),
+            of_mean,
+            result,
+            sums,
+            bias_sums,
+            r,
+            c,
+            h * w,
+            blocks_each,
+            *_strides(x),
+            ADD=start > 0 or result is grad_x,
+            **tiles)
         of_weight.append(sums.sum((0, 1)))
         of_bias.append(bias_sums.sum((0, 1)))
         start += r
-    return (laid_out_as(given,
-                        grad_x), laid_out_as(query_weight,
-                                             torch.cat(of_weight)),
-            laid_out_as(query_bias, torch.cat(of_bias)))
+    result = laid_out_as(given, result)
+    if grad_x is not None and result is not grad_x:
+        result = grad_x.add_(result)
+    return (result, laid_out_as(query_weight, _join(of_weight)),
+            laid_out_as(query_bias, _join(of_bias)))
+
+
+def _join(parts: List[Tensor], dim: int = 0) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -261,9 +275,9 @@ def _by_rows(weight: Tensor, bias: Tensor) -> Iterator[Tuple[Tensor, Tensor]]:
 
 def _division(x: Tensor, positions: int) -> Tuple[int, int]:
     """Return programs for each image, and blocks of positions for each."""
-    blocks = triton.cdiv(x.shape[2] * x.shape[3], positions)
-    each = triton.cdiv(blocks, max(processors(x.device) // x.shape[0], 1))
-    return triton.cdiv(blocks, each), each
+    blocks = cdiv(x.shape[2] * x.shape[3], positions)
+    each = cdiv(blocks, max(processors(x.device) // x.shape[0], 1))
+    return cdiv(blocks, each), each
 
 
 def _tiles(x: Tensor) -> dict:
@@ -271,7 +285,7 @@ def _tiles(x: Tensor) -> dict:
     if shared_memory(x.device) < SHARED_MEMORY:
         channels = FEW_CHANNELS
     return dict(
-        PARTS=triton.cdiv(x.shape[1], channels),
+        PARTS=cdiv(x.shape[1], channels),
         ROWS_=ROWS,
         CHANNELS_=channels,
         POSITIONS_=POSITIONS,

@@ -34,7 +34,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .device import processors
+from .device import cdiv, launch, next_power_of_2, processors
 from .eager import laid_out_as
 
 LANES = 128  # at most; a thread each
@@ -300,26 +300,27 @@ def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
     lanes = _lanes(c if channels_last else w)
     rows, columns = BOX_CHANNELS_LAST if channels_last else BOX
     columns = columns or w
-    across = triton.cdiv(w, columns)
-    grid = (triton.cdiv(h, rows) * across,
-            triton.cdiv(c, lanes) if channels_last else c, b)
-    with torch.cuda.device_of(x):
-        _forward[grid](
-            x,
-            kernels.contiguous(),
-            y,
-            c,
-            h,
-            w,
-            *x.stride(),
-            across,
-            rows,
-            columns,
-            SETS=kernels.shape[1],
-            LANES_=lanes,
-            CHANNELS_LAST=channels_last,
-            num_warps=max(lanes // 32, 1),
-            **_neighbourhood(tuple(dilations), kernels.shape[4], FORWARD_ROWS))
+    across = cdiv(w, columns)
+    grid = (cdiv(h, rows) * across,
+            cdiv(c, lanes) if channels_last else c, b)
+    launch(
+        _forward,
+        grid,
+        x,
+        kernels.contiguous(),
+        y,
+        c,
+        h,
+        w,
+        *x.stride(),
+        across,
+        rows,
+        columns,
+        SETS=kernels.shape[1],
+        LANES_=lanes,
+        CHANNELS_LAST=channels_last,
+        num_warps=max(lanes // 32, 1),
+        **_neighbourhood(tuple(dilations), kernels.shape[4], FORWARD_ROWS))
     return laid_out_as(given, y)
 
 
@@ -332,35 +333,35 @@ def reweight_backward(grad: Tensor, x: Tensor, kernels: Tensor,
     shape = _neighbourhood(tuple(dilations), s, BACKWARD_ROWS)
     lanes = _lanes(w)
     # one block of rows is written while another is read
-    ring = triton.next_power_of_2(2 * (shape['ROWS'] + shape['REACH']))
+    ring = next_power_of_2(2 * (shape['ROWS'] + shape['REACH']))
     programs = min(b * c, processors(x.device) * PROGRAMS_PER_PROCESSOR)
     rings = x.new_empty((programs, branches + 1, ring, w), dtype=torch.float32)
     grad_x = torch.empty_like(x)
     grad_kernels = x.new_empty((b, branches, c, s, s), dtype=torch.float32)
-    with torch.cuda.device_of(x):
-        _backward[(programs, )](
-            grad,
-            x,
-            kernels.contiguous(),
-            rings,
-            grad_x,
-            grad_kernels,
-            b * c,
-            c,
-            h,
-            w,
-            SETS=kernels.shape[1],
-            LANES_=lanes,
-            RING=ring,
-            num_warps=max(lanes // 32, 1),
-            **shape)
+    launch(
+        _backward, (programs, ),
+        grad,
+        x,
+        kernels.contiguous(),
+        rings,
+        grad_x,
+        grad_kernels,
+        b * c,
+        c,
+        h,
+        w,
+        SETS=kernels.shape[1],
+        LANES_=lanes,
+        RING=ring,
+        num_warps=max(lanes // 32, 1),
+        **shape)
     if kernels.shape[1] == 1:
         grad_kernels = grad_kernels.sum(1, keepdim=True)
     return laid_out_as(given, grad_x), laid_out_as(kernels, grad_kernels)
 
 
 def _lanes(size: int) -> int:
-    return min(triton.next_power_of_2(size), LANES)
+    return min(next_power_of_2(size), LANES)
 
 
 @lru_cache(maxsize=None)

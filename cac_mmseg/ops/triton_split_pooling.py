@@ -14,7 +14,7 @@ larger parts are enough for it.
 Other feature maps are left to :mod:`.triton_pooling`: float16 has too few
 exponents for parts of Q, and float32 would be three parts, too.
 """
-from typing import Tuple
+from typing import Optional, Tuple
 
 import torch
 import triton
@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import triton_pooling
-from .device import shared_memory
+from .device import cdiv, launch, next_power_of_2, shared_memory
 from .triton_pooling import ROWS, _load_matrix, _load_part
 
 POSITIONS = 64  # of a block, with all channels
@@ -198,11 +198,15 @@ def pool_queries(x: Tensor, query_weight: Tensor,
     return triton_pooling.run(_pool, _tiles(x), x, query_weight, query_bias)
 
 
-def pool_queries_backward(grad_pooled: Tensor, grad_mean: Tensor, x: Tensor,
-                          query_weight: Tensor,
-                          query_bias: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+def pool_queries_backward(
+        grad_pooled: Tensor,
+        grad_mean: Tensor,
+        x: Tensor,
+        query_weight: Tensor,
+        query_bias: Tensor,
+        grad_x: Optional[Tensor] = None) -> Tuple[Tensor, Tensor, Tensor]:
     """See :func:`cac_mmseg.ops.eager.pool_queries_backward`."""
-    arguments = grad_pooled, grad_mean, x, query_weight, query_bias
+    arguments = grad_pooled, grad_mean, x, query_weight, query_bias, grad_x
     if not _fits(x):
         return triton_pooling.pool_queries_backward(*arguments)
     return triton_pooling.run_backward(_pool_backward, _backward_tiles(x),
@@ -218,7 +222,7 @@ def _tiles(x: Tensor) -> dict:
     enough = shared_memory(x.device) >= SHARED_MEMORY[0]
     return dict(
         ROWS_=ROWS,
-        CHANNELS_=max(triton.next_power_of_2(x.shape[1]), 16),
+        CHANNELS_=max(next_power_of_2(x.shape[1]), 16),
         POSITIONS_=POSITIONS if enough else FEW_POSITIONS,
         num_warps=WARPS,
         num_stages=STAGES)
@@ -226,7 +230,7 @@ def _tiles(x: Tensor) -> dict:
 
 def _backward_tiles(x: Tensor) -> dict:
     return dict(
-        parts=triton.cdiv(x.shape[1], CHANNELS),
+        parts=cdiv(x.shape[1], CHANNELS),
         ROWS_=ROWS,
         CHANNELS_=CHANNELS,
         POSITIONS_=BACKWARD_POSITIONS,
@@ -237,11 +241,16 @@ def _backward_tiles(x: Tensor) -> dict:
 def _parts(matrix: Tensor) -> Tensor:
     """Return the parts of matrices (..., R, C): (..., 3, ROWS, C or more)."""
     rows, channels = matrix.shape[-2:]
-    columns = triton.cdiv(channels, CHANNELS)
+    columns = cdiv(channels, CHANNELS)
     count = matrix[..., 0, 0].numel()
     parts = matrix.new_empty((count, 3, ROWS, columns * CHANNELS),
                              dtype=torch.bfloat16)
-    with torch.cuda.device_of(matrix):
-        _split_matrix[(columns, count)](
-            matrix, parts, rows, channels, ROWS_=ROWS, CHANNELS_=CHANNELS)
+    launch(
+        _split_matrix, (columns, count),
+        matrix,
+        parts,
+        rows,
+        channels,
+        ROWS_=ROWS,
+        CHANNELS_=CHANNELS)
     return parts
