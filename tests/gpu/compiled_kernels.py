@@ -82,14 +82,18 @@ def kernels(arch: int) -> Dict[str, Kernel]:
                                      old.FORWARD_ROWS)), four, (1, 4), 32),
         'reweight rolling':
         Kernel(
-            rolling._forward, ('x', 'kernels', 'y'),
+            rolling._forward,
+            ('x', 'kernels', 'y'),
             ('channels', 'height', 'width'),
             dict(
                 lanes,
                 BRANCHES=3,
                 TAPS=9,
-                **window_shape(dilations, 3,
-                               rolling.FORWARD_ROWS)), four, (8, ), 64),
+                **window_shape(dilations, 3, rolling.FORWARD_ROWS)),
+            four,
+            # rows without a check, with one
+            (7, 1),
+            64),
         'reweight backward':
         Kernel(
             old._backward,
