@@ -39,7 +39,7 @@ LANES = 256  # at most; a thread each
 FORWARD_ROWS = 8  # that a thread computes at once
 BACKWARD_ROWS = 4  # more would not fit the registers
 PROGRAMS_PER_PROCESSOR = 4  # of the backward kernel
-# That a thread of the backward kernel keeps; of 190, ten spill.
+# That a thread of the backward kernel keeps: up to ten registers are spilled.
 MOST_VALUES = 190
 
 
