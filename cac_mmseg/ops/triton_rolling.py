@@ -39,15 +39,38 @@ LANES = 256  # at most; a thread each
 FORWARD_ROWS = 8  # that a thread computes at once
 BACKWARD_ROWS = 4  # more would not fit the registers
 PROGRAMS_PER_PROCESSOR = 4  # of the backward kernel
-# That a thread of the backward kernel keeps; of 190, ten spill.
+# That a thread of the backward kernel keeps: up to ten registers are spilled.
 MOST_VALUES = 190
+
+
+@triton.jit
+def _forward_rows(window, x, y, taps, y0, column, height, width, inside,
+                  SHIFTS: tl.constexpr, REACHES: tl.constexpr,
+                  PLACES: tl.constexpr, CENTRE: tl.constexpr,
+                  TAPS: tl.constexpr, ROWS: tl.constexpr, CHECK: tl.constexpr):
+    """Y of the next ROWS rows; returns the next window."""
+    values = next_rows(window, x, y0, column, height, width, SHIFTS, REACHES,
+                       ROWS, CHECK)
+    for j in tl.static_range(ROWS):
+        weights = tl.zeros(column.shape, tl.float32)
+        for i in tl.static_range(len(PLACES) // TAPS):
+            weights += _sigmoid(values, taps, i, places(i, j, PLACES, TAPS))
+        there = inside
+        if CHECK:
+            there &= _within(y0 + j + column * 0, height)
+        tl.store(
+            y + (y0 + j) * width + column,
+            (values[CENTRE + j] * weights).to(y.dtype.element_ty),
+            mask=there)
+    return last_rows(values, REACHES, ROWS)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _forward(x, kernels, y, channels, height, width, SETS: tl.constexpr,
              BRANCHES: tl.constexpr, SHIFTS: tl.constexpr,
              REACHES: tl.constexpr, PLACES: tl.constexpr, CENTRE: tl.constexpr,
-             TAPS: tl.constexpr, ROWS: tl.constexpr, LANES_: tl.constexpr):
+             TAPS: tl.constexpr, ROWS: tl.constexpr, REACH: tl.constexpr,
+             LANES_: tl.constexpr):
     """Y of a plane (H, W)."""
     column = tl.arange(0, LANES_)
     inside = column < width
@@ -57,19 +80,16 @@ def _forward(x, kernels, y, channels, height, width, SETS: tl.constexpr,
     x += (image * channels + channel) * height * width
     y += (image * channels + channel) * height * width
     window = first_rows(x, column, height, width, SHIFTS, REACHES)
-    for y0 in range(0, height, ROWS):
-        values = next_rows(window, x, y0, column, height, width, SHIFTS,
-                           REACHES, ROWS)
-        for j in tl.static_range(ROWS):
-            weights = tl.zeros((LANES_, ), tl.float32)
-            for i in tl.static_range(BRANCHES):
-                weights += _sigmoid(values, taps, i,
-                                    places(i, j, PLACES, TAPS))
-            tl.store(
-                y + (y0 + j) * width + column,
-                (values[CENTRE + j] * weights).to(y.dtype.element_ty),
-                mask=inside & _within(y0 + j + column * 0, height))
-        window = last_rows(values, REACHES, ROWS)
+    # rows all of whose neighbours are there need no check
+    checked = max(height - REACH, 0) // ROWS * ROWS
+    for y0 in range(0, checked, ROWS):
+        window = _forward_rows(window, x, y, taps, y0, column, height, width,
+                               inside, SHIFTS, REACHES, PLACES, CENTRE, TAPS,
+                               ROWS, False)
+    for y0 in range(checked, height, ROWS):
+        window = _forward_rows(window, x, y, taps, y0, column, height, width,
+                               inside, SHIFTS, REACHES, PLACES, CENTRE, TAPS,
+                               ROWS, True)
 
 
 @triton.constexpr_function
@@ -285,7 +305,7 @@ def _rolls(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> bool:
     window = window_shape(tuple(dilations), kernels.shape[4], BACKWARD_ROWS)
     values = sum(2 * reach + BACKWARD_ROWS for reach in window['REACHES'])
     taps = 2 * len(window['PLACES'])  # and their gradients
-    waiting = 2 * max(window['REACHES'])
+    waiting = 2 * window['REACH']
     return (x.shape[3] <= LANES and values + taps + waiting <= MOST_VALUES
             and (x.is_contiguous()
                  or not x.is_contiguous(memory_format=torch.channels_last)))
@@ -295,14 +315,12 @@ def _backward_shape(dilations: Tuple[int, ...], kernel: int,
                     lanes: int) -> dict:
     """Return all constants of the backward kernel."""
     window = window_shape(dilations, kernel, BACKWARD_ROWS)
-    reach = max(window['REACHES'])
-    wide = lanes + 2 * reach
+    wide = lanes + 2 * window['REACH']
     taps = len(window['PLACES'])
     return dict(
         window,
         DILATIONS=dilations,
         KERNEL=kernel,
-        REACH=reach,
         LANES_=lanes,
         WIDE=wide,
         SPACE=2 * BACKWARD_ROWS * len(dilations) * wide + taps * lanes,

@@ -25,12 +25,18 @@ def places(i, j, PLACES, TAPS):
 
 
 @triton.jit
-def load_row(x, row, column, height, width, inside, SHIFT: tl.constexpr = 0):
+def load_row(x,
+             row,
+             column,
+             height,
+             width,
+             inside,
+             SHIFT: tl.constexpr = 0,
+             CHECK: tl.constexpr = True):
     """A row of a plane, shifted: float32, and zero outside."""
-    value = tl.load(
-        x + row * width + column + SHIFT,
-        mask=inside & _within(row + column * 0, height),
-        other=0.)
+    if CHECK:  # whether there is such a row
+        inside &= _within(row + column * 0, height)
+    value = tl.load(x + row * width + column + SHIFT, mask=inside, other=0.)
     return value.to(tl.float32)
 
 
@@ -50,8 +56,16 @@ def first_rows(x, column, height, width, SHIFTS: tl.constexpr,
 
 
 @triton.jit
-def next_rows(window, x, row, column, height, width, SHIFTS: tl.constexpr,
-              REACHES: tl.constexpr, ROWS: tl.constexpr):
+def next_rows(window,
+              x,
+              row,
+              column,
+              height,
+              width,
+              SHIFTS: tl.constexpr,
+              REACHES: tl.constexpr,
+              ROWS: tl.constexpr,
+              CHECK: tl.constexpr = True):
     """The window with ROWS rows of each shift more, as from ``row`` read."""
     values = ()
     for s in tl.static_range(len(SHIFTS)):
@@ -60,7 +74,8 @@ def next_rows(window, x, row, column, height, width, SHIFTS: tl.constexpr,
             values = values + (window[_start(s, REACHES, 0) + r], )
         for r in tl.static_range(ROWS):
             values = values + (load_row(x, row + REACHES[s] + r, column,
-                                        height, width, inside, SHIFTS[s]), )
+                                        height, width, inside, SHIFTS[s],
+                                        CHECK), )
     return values
 
 
@@ -79,9 +94,9 @@ def window_shape(dilations: Tuple[int, ...], kernel: int, rows: int) -> dict:
     """Return what is known of the window when a kernel is compiled.
 
     SHIFTS are the different columns of all taps, relative to a position,
-    REACHES the farthest row that a tap of each reads, CENTRE where the window
-    has the position itself, PLACES what each tap of each branch reads, for the
-    first of its ROWS.
+    REACHES the farthest row that a tap of each reads, REACH that of all,
+    CENTRE where the window has the position itself, PLACES what each tap of
+    each branch reads, for the first of its ROWS.
     """
     half = range(-(kernel // 2), kernel // 2 + 1)
     shifts = sorted(
@@ -98,6 +113,7 @@ def window_shape(dilations: Tuple[int, ...], kernel: int, rows: int) -> dict:
         ROWS=rows,
         SHIFTS=tuple(shifts),
         REACHES=reaches,
+        REACH=max(reaches),
         CENTRE=centres[0],
         PLACES=tuple(centres[k * dilation] + row * dilation
                      for dilation in dilations for row in half for k in half))
