@@ -151,6 +151,7 @@ class CaCHead(Versioned, BaseDecodeHead):
             weight = weight * keep.div_(share or 1)
         else:
             weight = weight.expand(b, -1, -1)
+        weight = weight.to(maps[0].dtype)  # autocast would do it part by part
         # [b, k, 1] or [b, k, h * w] each
         logits = [
             torch.bmm(part, x.flatten(2))

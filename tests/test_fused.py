@@ -3,12 +3,15 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from mmseg.registry import MODELS
 from torch.autograd import forward_ad, gradgradcheck
 from torch.func import functional_call, vjp
 from torch.nn.utils import parametrizations, prune
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from cac_mmseg import CaCModule, fused
+from cac_mmseg.ops import choice
 
 
 @pytest.fixture
@@ -198,3 +201,70 @@ def test_transforms_traces_subclasses_and_overrides_see_the_parts(calls):
     Halved(6)(x)
     module_of().to('meta')(x.to('meta'))
     assert not calls
+
+
+# aten operators that compute nothing
+FREE = {
+    'alias', 'detach', 'empty', 'empty_like', 'empty_strided', 'new_empty',
+    'promote_types', 'split', '_unsafe_view'
+}
+
+
+class Counter(TorchDispatchMode):
+    """Counts what is dispatched, and what of it launches a kernel."""
+
+    dispatched = launched = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.dispatched += 1
+        name = func._schema.name.split('::')[1]
+        self.launched += not func.is_view and name not in FREE
+        return func(*args, **(kwargs or {}))
+
+
+def nodes_of(tensor):
+    """The nodes of a graph of autograd."""
+    found, todo = set(), [tensor.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            todo += [child for child, _ in node.next_functions]
+    return found
+
+
+@pytest.mark.slow  # needs Triton
+@pytest.mark.parametrize('amp, launches', [(False, 63), (True, 75)])
+def test_a_step_launches_no_more_than_it_has_to(monkeypatch, amp, launches):
+    """Of one head on a GPU: what the host has to do for a training step."""
+    from cac_mmseg.ops import triton_pooling, triton_reweighting
+    counter = Counter()
+
+    def launch(*_, **__):
+        counter.launched += 1
+
+    modules = dict(pool_queries=triton_pooling, reweight=triton_reweighting)
+    for module in modules.values():
+        monkeypatch.setattr(module, 'launch', launch)
+    monkeypatch.setattr(fused, 'is_plain', lambda *_: True)
+    for module in (choice, fused):
+        monkeypatch.setattr(
+            module,
+            'implementation',
+            lambda x, operation, taps=0: modules[operation])
+    head = MODELS.build(
+        dict(
+            type='CaCHead',
+            in_channels=64,
+            channels=16,
+            num_classes=19,
+            norm_cfg=dict(type='BN')))
+    x = torch.rand(2, 64, 4, 4, requires_grad=True)
+    with counter:
+        with torch.autocast('cpu', torch.bfloat16, enabled=amp):
+            y = head([x])
+        y.sum().backward()
+    # two for the sum here
+    assert counter.launched <= launches + 2
+    assert counter.dispatched <= 160
+    assert len(nodes_of(y)) <= 40

@@ -29,7 +29,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import triton_reweighting
-from .device import processors
+from .device import launch, next_power_of_2, processors
 from .eager import laid_out_as
 from .triton_reweighting import LOG2E, SIZES, _load_taps, _sigmoid, _within
 from .triton_window import (first_rows, last_rows, load_row, next_rows, places,
@@ -246,22 +246,22 @@ def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
     given, x = x, x.contiguous()
     y = torch.empty_like(x)
     b, c, h, w = x.shape
-    lanes = triton.next_power_of_2(w)
+    lanes = next_power_of_2(w)
     window = window_shape(tuple(dilations), kernels.shape[4], FORWARD_ROWS)
-    with torch.cuda.device_of(x):
-        _forward[(c,
-                  b)](x,
-                      kernels.contiguous(),
-                      y,
-                      c,
-                      h,
-                      w,
-                      SETS=kernels.shape[1],
-                      BRANCHES=len(dilations),
-                      TAPS=kernels.shape[4]**2,
-                      LANES_=lanes,
-                      num_warps=max(lanes // 32, 1),
-                      **window)
+    launch(
+        _forward, (c, b),
+        x,
+        kernels.contiguous(),
+        y,
+        c,
+        h,
+        w,
+        SETS=kernels.shape[1],
+        BRANCHES=len(dilations),
+        TAPS=kernels.shape[4]**2,
+        LANES_=lanes,
+        num_warps=max(lanes // 32, 1),
+        **window)
     return laid_out_as(given, y)
 
 
@@ -274,27 +274,27 @@ def reweight_backward(grad: Tensor, x: Tensor, kernels: Tensor,
     given, x, grad = x, x.contiguous(), grad.contiguous()
     b, c, h, w = x.shape
     branches, s = len(dilations), kernels.shape[4]
-    lanes = triton.next_power_of_2(w)
+    lanes = next_power_of_2(w)
     shape = _backward_shape(tuple(dilations), s, lanes)
     programs = min(b * c, processors(x.device) * PROGRAMS_PER_PROCESSOR)
     buffers = x.new_empty((programs, shape['SPACE']), dtype=torch.float32)
     grad_x = torch.empty_like(x)
     grad_kernels = x.new_empty((b, branches, c, s, s), dtype=torch.float32)
-    with torch.cuda.device_of(x):
-        _backward[(programs, )](
-            grad,
-            x,
-            kernels.contiguous(),
-            buffers,
-            grad_x,
-            grad_kernels,
-            b * c,
-            c,
-            h,
-            w,
-            SETS=kernels.shape[1],
-            num_warps=max(lanes // 32, 1),
-            **shape)
+    launch(
+        _backward, (programs, ),
+        grad,
+        x,
+        kernels.contiguous(),
+        buffers,
+        grad_x,
+        grad_kernels,
+        b * c,
+        c,
+        h,
+        w,
+        SETS=kernels.shape[1],
+        num_warps=max(lanes // 32, 1),
+        **shape)
     if kernels.shape[1] == 1:
         grad_kernels = grad_kernels.sum(1, keepdim=True)
     return laid_out_as(given, grad_x), laid_out_as(kernels, grad_kernels)
@@ -324,4 +324,4 @@ def _backward_shape(dilations: Tuple[int, ...], kernel: int,
         LANES_=lanes,
         WIDE=wide,
         SPACE=2 * BACKWARD_ROWS * len(dilations) * wide + taps * lanes,
-        ALL=triton.next_power_of_2(taps))
+        ALL=next_power_of_2(taps))

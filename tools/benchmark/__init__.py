@@ -53,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=(32, 64),
         metavar=('H', 'W'),
         help='of the feature map: an eighth of the image (default: 32 64)')
+    add('--channels',
+        type=at_least(1),
+        default=512,
+        metavar='C',
+        help='of the heads; the feature map has 4 C (default: 512). With few, '
+        'on few positions, a step is the host and its calls')
     add('--rounds',
         type=at_least(1),
         default=10,
@@ -77,7 +83,8 @@ def run(arguments: argparse.Namespace) -> None:
         check_writable(arguments.plot)
     setting = Setting(arguments.device, getattr(torch, arguments.dtype),
                       arguments.batch, tuple(arguments.size), arguments.rounds,
-                      arguments.channels_last, arguments.compile)
+                      arguments.channels_last, arguments.compile,
+                      arguments.channels)
     if arguments.all:
         if arguments.out is None:
             raise UserError('--all needs --out DIR, where its tables go')

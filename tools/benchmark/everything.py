@@ -9,6 +9,7 @@ import os
 import time
 import traceback
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
@@ -53,6 +54,7 @@ class Everything:
             'correctness': self.operators.correctness,
             'operators': self.operators.times,
             'heads': self.heads,
+            'host': self.host,
             **{
                 f'models-r{depth}': partial(self.heads, depth)
                 for depth in self.plan.depths
@@ -118,6 +120,22 @@ class Everything:
             report.plot(str(self.out / f'{picture}-{implementation}.png'))
             for row in report.rows:
                 yield dict(row, implementation=implementation)
+
+    def host(self) -> Iterator[Row]:
+        """Heads on next to nothing: what the host needs for their calls."""
+        for dtype in (torch.float32, torch.bfloat16):
+            report = Report(
+                replace(
+                    self.setting,
+                    dtype=dtype,
+                    size=(4, 4),
+                    channels=16,
+                    rounds=20 * self.plan.rounds))
+            heads.measure(['CaCHead', 'CaCHead-4'], None, report.setting,
+                          report)
+            self.failures.update(report.skipped)
+            for row in report.rows:
+                yield dict(row, dtype=str(dtype)[6:])
 
     def cuda_graph(self) -> Iterator[Row]:
         """A forward of the head, launched call by call and as a CUDA graph."""

@@ -16,9 +16,7 @@ from .report import Report
 from .setting import Setting
 
 CLASSES = 19
-STAGES = (1024, 2048)  # channels of the last two stages of a ResNet-50
 BARE = 'FCNHead-1'
-LAST_TWO = dict(in_channels=STAGES, in_index=(-2, -1))
 # Arguments as in mmseg's R50-D8 configs, by a name that starts with the type
 HEADS: Dict[str, dict] = {
     BARE: dict(num_convs=1, concat_input=False),
@@ -31,13 +29,12 @@ HEADS: Dict[str, dict] = {
     'DMHead': dict(filter_sizes=(1, 3, 5, 7)),
     'DNLHead': dict(mode='embedded_gaussian'),
     'GCHead': dict(ratio=1 / 4., pooling_type='att'),
-    'EncHead': LAST_TWO,
-    'ANNHead': dict(LAST_TWO, project_channels=256),
+    'EncHead': dict(in_index=(-2, -1)),
+    'ANNHead': dict(in_index=(-2, -1), project_channels=256),
     'OCRHead': dict(ocr_channels=256),
 }
 COARSE = dict(
     type='FCNHead',
-    in_channels=STAGES[0],
     in_index=-2,
     channels=256,
     num_convs=1,
@@ -67,22 +64,24 @@ def head_case(name: str, setting: Setting, depth: Optional[int]) -> Case:
         depth: Of the ResNetV1c-D8 before it, or None for feature maps.
     """
     init_default_scope('mmseg')
+    stages = 2 * setting.channels, 4 * setting.channels
     head = {
         'type': name.split('-')[0],
-        'in_channels': STAGES[-1],
-        'channels': 512,
+        'in_channels': stages if 'in_index' in HEADS[name] else stages[1],
+        'channels': setting.channels,
         'num_classes': CLASSES,
         # what SyncBN is on one device
         'norm_cfg': dict(type='BN'),
         **HEADS[name]
     }
     # OCRHead refines the prediction of a small head, which it comes with
-    module: nn.Module = Heads([COARSE, head] if name == 'OCRHead' else [head])
+    coarse = dict(COARSE, in_channels=stages[0])
+    module: nn.Module = Heads([coarse, head] if name == 'OCRHead' else [head])
     height, width = setting.size
     if depth is None:
         inputs = [
             setting.random(channels, height, width).requires_grad_()
-            for channels in STAGES
+            for channels in stages
         ]
     else:
         backbone = dict(

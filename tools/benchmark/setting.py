@@ -20,6 +20,7 @@ class Setting:
     rounds: int
     channels_last: bool = False
     compile: bool = False
+    channels: int = 512  # of heads; a quarter of those of their feature map
 
     @property
     def layout(self) -> str:
