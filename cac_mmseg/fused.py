@@ -31,15 +31,17 @@ def fits(module: nn.Module, x: Tensor) -> bool:
     Not where a mode or a transform watches (:func:`.functions.is_plain`), nor
     with hooks, parametrizations or other norms than BN of the usual dtype.
     """
-    norm = module.kernel_norm
-    parts = module.query, module.key, norm
-    tensors = [p for part in parts for p in part.parameters()]
-    return (is_plain(x, *tensors) and x.device.type in DEVICES and x.numel()
-            and type(module.query) is type(module.key) is Projection
-            and _is_batch_norm(norm) and not any(map(has_hooks, parts))
-            and {t.dtype
-                 for t in tensors
-                 } == {torch.promote_types(x.dtype, torch.float32)})
+    parts = query, key, norm = module.query, module.key, module.kernel_norm
+    if (type(query) is not Projection or type(key) is not Projection
+            or not _is_batch_norm(norm) or any(map(has_hooks, parts))):
+        return False
+    tensors = (query.weight, query.bias, key.weight, key.bias, norm.weight,
+               norm.bias)
+    if not is_plain(x, *tensors) or not x.numel():
+        return False
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return (x.device.type in DEVICES
+            and all(t.dtype == dtype for t in tensors))
 
 
 def _is_batch_norm(norm: nn.Module) -> bool:

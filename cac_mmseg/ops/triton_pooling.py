@@ -12,7 +12,7 @@ Rows of W, the queries, are taken 32 at a time: 27 are those of one head with
 s = 3 and three kernel sets. More of them read X again, from the cache if it
 fits. Products are of 3 x TF32, which is float32 but for its last bits.
 """
-from typing import Callable, Iterator, List, Optional, Tuple
+from typing import Callable, Iterable, List, Optional, Sequence, Tuple
 
 import torch
 import triton
@@ -168,7 +168,7 @@ def run(kernel: Callable, tiles: dict, x: Tensor, query_weight: Tensor,
     b, c, h, w = x.shape
     pooled, means = [], []
     programs, blocks_each = _division(x, tiles['POSITIONS_'])
-    for weight, bias in _by_rows(query_weight, query_bias):
+    for weight, bias in _by_rows(0, query_weight, query_bias):
         r = weight.shape[0]
         sums = x.new_zeros((programs, b, r, c), dtype=torch.float32)
         mean = x.new_empty((programs, b, r), dtype=torch.float32)
@@ -218,11 +218,11 @@ def run_backward(
     of_weight, of_bias = [], []
     programs, blocks_each = _division(x, tiles['POSITIONS_'])
     start = 0
-    for weight, bias in _by_rows(query_weight, query_bias):
+    of_queries = _by_rows(0, query_weight, query_bias)
+    of_sums = _by_rows(1, grad_pooled.float(), grad_mean.float())
+    for (weight, bias), grads in zip(of_queries, of_sums):
         r = weight.shape[0]
-        of_pooled, of_mean = (
-            grad[:, start:start + r].float().contiguous() / (h * w)
-            for grad in (grad_pooled, grad_mean))
+        of_pooled, of_mean = (grad / (h * w) for grad in grads)
         sums = x.new_zeros((programs, b, r, c), dtype=torch.float32)
         bias_sums = x.new_empty((programs, b, r), dtype=torch.float32)
         launch(
@@ -269,8 +269,12 @@ def _strides(x: Tensor) -> Tuple[int, int, int]:
     return x.stride(0), x.stride(1), 1 if x.is_contiguous() else x.shape[1]
 
 
-def _by_rows(weight: Tensor, bias: Tensor) -> Iterator[Tuple[Tensor, Tensor]]:
-    return zip(*(t.contiguous().split(ROWS) for t in (weight, bias)))
+def _by_rows(dim: int, *tensors: Tensor) -> Iterable[Sequence[Tensor]]:
+    """Return parts of at most ROWS queries, which most modules have."""
+    tensors = tuple(t.contiguous() for t in tensors)
+    if tensors[0].shape[dim] <= ROWS:
+        return [tensors]
+    return zip(*(t.split(ROWS, dim) for t in tensors))
 
 
 def _division(x: Tensor, positions: int) -> Tuple[int, int]:
