@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import profile
 
 from cac_mmseg.ops import choice
 from cac_mmseg.ops.choice import VARIABLE
 from cac_mmseg.stack.env import conditions
 from cac_mmseg.stack.files import make_folder, new_file
 from cac_mmseg.stack.tables import markdown_table
-from cac_mmseg.stack.timing import predict
+from cac_mmseg.stack.timing import predict, train
 from cac_mmseg.stack.words import counted
 from . import heads
 from .operators import TRITON, Operators, Row
@@ -50,16 +52,18 @@ class Everything:
 
     def run(self) -> None:
         """Run every part; write as it goes."""
+        # of what a run that is cut off should have told, the most first
         parts: Dict[str, Callable[[], Iterator[Row]]] = {
+            'idle': self.idle,
             'correctness': self.operators.correctness,
             'operators': self.operators.times,
-            'heads': self.heads,
             'host': self.host,
+            'cuda-graph': self.cuda_graph,
+            'heads': self.heads,
             **{
                 f'models-r{depth}': partial(self.heads, depth)
                 for depth in self.plan.depths
             },
-            'cuda-graph': self.cuda_graph,
             # these compile for minutes
             'settings': self.operators.settings,
             'compiled': self.operators.compiled
@@ -120,6 +124,26 @@ class Everything:
             report.plot(str(self.out / f'{picture}-{implementation}.png'))
             for row in report.rows:
                 yield dict(row, implementation=implementation)
+
+    def idle(self) -> Iterator[Row]:
+        """A training step behind a ResNet: how long the GPU works of it."""
+        for name in (heads.BARE, 'CaCHead'):
+            case = heads.head_case(name, self.setting, self.plan.depths[0])
+            step = partial(train, case)
+            elapsed = self.operators.seconds({name: step})[name]
+            with profile() as found:
+                step()
+                if self.setting.device.type == 'cuda':
+                    torch.cuda.synchronize()
+            kernels = [
+                event for event in found.events()
+                if event.device_type == DeviceType.CUDA
+            ]
+            yield dict(
+                name=name,
+                step_ms=elapsed * 1e3,
+                busy_ms=sum(event.device_time for event in kernels) / 1e3,
+                launches=len(kernels))
 
     def host(self) -> Iterator[Row]:
         """Heads on next to nothing: what the host needs for their calls."""
