@@ -3,6 +3,7 @@ from typing import Any, List, Sequence, Tuple, Union
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmengine.model import ModuleList
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
@@ -146,9 +147,8 @@ class CaCHead(Versioned, BaseDecodeHead):
                 torch.cat([x.expand(-1, -1, h, w) for x in maps], 1))
         weight = self.conv_seg.weight.flatten(1)  # [k, c of all maps]
         if self.dropout is not None and self.dropout.training:
-            share = 1 - self.dropout.p
-            keep = weight.new_empty(b, 1, weight.shape[1]).bernoulli_(share)
-            weight = weight * keep.div_(share or 1)
+            ones = weight.new_ones(b, 1, weight.shape[1])
+            weight = weight * F.dropout(ones, self.dropout.p)
         else:
             weight = weight.expand(b, -1, -1)
         weight = weight.to(maps[0].dtype)  # autocast would do it part by part

@@ -35,13 +35,19 @@ def fits(module: nn.Module, x: Tensor) -> bool:
     if (type(query) is not Projection or type(key) is not Projection
             or not _is_batch_norm(norm) or any(map(has_hooks, parts))):
         return False
-    tensors = (query.weight, query.bias, key.weight, key.bias, norm.weight,
-               norm.bias)
-    if not is_plain(x, *tensors) or not x.numel():
+    of_norm = norm.weight, norm.bias, norm.running_mean, norm.running_var
+    tensors = (query.weight, query.bias, key.weight, key.bias, *of_norm)
+    if not is_plain(x, *tensors) or x.dim() != 4 or not x.numel():
         return False
+    # what does not fit together is named by the parts
+    c, sets, taps = module.in_channels, module.sets, module.kernel_size**2
+    shapes = [(sets * taps, c, 1, 1), (sets * taps, ), (sets * c, c, 1, 1),
+              (sets * c, )] + [(sets * c, )] * 4
     dtype = torch.promote_types(x.dtype, torch.float32)
-    return (x.device.type in DEVICES
-            and all(t.dtype == dtype for t in tensors))
+    return (x.shape[1] == c and sets in (1, len(module.dilations))
+            and x.device.type in DEVICES and all(
+                t.shape == shape and t.dtype == dtype and t.device == x.device
+                for t, shape in zip(tensors, shapes)))
 
 
 def _is_batch_norm(norm: nn.Module) -> bool:
@@ -49,8 +55,9 @@ def _is_batch_norm(norm: nn.Module) -> bool:
         plain = not dist.is_initialized()
     else:
         plain = type(norm) is nn.BatchNorm2d
-    return (plain and norm.affine and norm.momentum is not None
-            and norm.running_mean is not None)
+    return (plain and 'forward' not in vars(norm) and norm.track_running_stats
+            and norm.momentum is not None
+            and norm.num_batches_tracked is not None)
 
 
 def context(module: nn.Module, x: Tensor) -> Tensor:
@@ -143,15 +150,16 @@ class Context(Function):
 def _differentiate(ctx: Any, grad: Tensor) -> List[Optional[Tensor]]:
     """Return the gradients of the inputs, differentiable themselves."""
     create_graph = torch.is_grad_enabled()
-    running = (None, None) if ctx.training else ctx.saved_tensors[-2:]
+    saved = ctx.saved_tensors  # once: a hook may have to compute them
+    running = (None, None) if ctx.training else saved[-2:]
     with torch.enable_grad(), no_autocast(grad):
         # aliases: the derivative is the direct one, also where one of these
         # tensors was computed from another
-        inputs = [t.view_as(t) for t in ctx.saved_tensors[:7]]
+        inputs = [t.view_as(t) for t in saved[:7]]
         (x, query_weight, query_bias, key_weight, key_bias, scale,
          shift) = inputs
         c = x.shape[1]
-        size = ctx.saved_tensors[10].shape[4]
+        size = saved[10].shape[4]
         kernels = predict_kernels(x, query_weight.flatten(1), query_bias,
                                   key_weight.view(-1, c, c),
                                   key_bias.view(-1, c), size)

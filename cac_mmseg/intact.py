@@ -26,7 +26,8 @@ def has_plain_classifier(head: BaseDecodeHead) -> bool:
             and type(conv) is nn.Conv2d and conv.kernel_size == (1, 1)
             and conv.stride == (1, 1) and conv.padding == (0, 0)
             and conv.groups == 1 and conv.bias is not None
-            and (dropout is None or type(dropout) is nn.Dropout2d))
+            and (dropout is None or type(dropout) is nn.Dropout2d
+                 and inherits(dropout, nn.Dropout2d, 'forward')))
 
 
 def inherits(module: nn.Module, base: type, *names: str) -> bool:

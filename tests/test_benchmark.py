@@ -35,8 +35,9 @@ def test_everything_goes_on_after_what_fails(tmp_path, monkeypatch):
     for path in (tmp_path / 'new').glob('*.csv'):
         with open(path) as file:
             tables[path.stem] = [*csv.DictReader(file)]
-    assert {*tables
-            } == {'idle', 'correctness', 'operators', 'heads', 'host', 'models-r50'}
+    assert {*tables} == {
+        'idle', 'correctness', 'operators', 'heads', 'host', 'models-r50'
+    }
     assert [row['dtype']
             for row in tables['host']] == ['float32'] * 3 + ['bfloat16'] * 3
     assert int(tables['host'][0]['parameters']) == 16 * 64 * 9 + 32 + 19 * 17

@@ -107,12 +107,14 @@ if DEVICE == 'cpu':
     st.tuples(
         st.integers(1, 3), st.integers(1, 40), st.integers(1, 9),
         st.integers(1, 9)), st.integers(1, 40), layouts(5),
-    st.sampled_from([torch.float32, torch.float16] + 2 * [torch.bfloat16]))
-@example((2, 3, 4, 1), 4, (['channels_last'] * 5, 77), torch.float32)
-@example((2, 3, 4, 5), 4, (['every second'] * 5, None), torch.float32)
-@example((2, 3, 4, 5), 4, (['transposed'] * 5, None), torch.float32)
-@example((2, 20, 4, 9), 20, (['contiguous'] * 5, None), torch.bfloat16)
-def test_pooling_agrees_with_eager(name, shape, rows, drawn, dtype):
+    st.sampled_from([torch.float32, torch.float16] + 2 * [torch.bfloat16]),
+    st.booleans())
+@example((2, 3, 4, 1), 4, (['channels_last'] * 5, 77), torch.float32, True)
+@example((2, 3, 4, 5), 4, (['every second'] * 5, None), torch.float32, True)
+@example((2, 3, 4, 5), 4, (['transposed'] * 5, None), torch.float32, True)
+@example((2, 20, 4, 9), 20, (['contiguous'] * 5, None), torch.bfloat16, True)
+def test_pooling_agrees_with_eager(name, shape, rows, drawn, dtype, adds):
+    """Also where dX is added to that of the re-weighting."""
     module = kernels_of(name)
     grads, (x, *weights) = make_pooling(shape, rows, drawn, device=DEVICE)
     x = x.to(dtype)
@@ -124,10 +126,15 @@ def test_pooling_agrees_with_eager(name, shape, rows, drawn, dtype):
             CHANNELS=16,
             POSITIONS=16,
             BACKWARD_POSITIONS=32)
+        grad_x = torch.randn_like(x) if adds else None
+        given = grad_x.clone() if adds else 0
         actual = (*module.pool_queries(x, *weights),
-                  *module.pool_queries_backward(*grads, x, *weights))
-    expected = (*eager.pool_queries(x, *weights),
-                *eager.pool_queries_backward(*grads, x, *weights))
+                  *module.pool_queries_backward(*grads, x, *weights, grad_x))
+    expected = [
+        *eager.pool_queries(x, *weights),
+        *eager.pool_queries_backward(*grads, x, *weights)
+    ]
+    expected[2] = expected[2].double() + given
     for ours, theirs in zip(actual, expected):
         tolerance = max(1e-5, 2 * torch.finfo(ours.dtype).eps)
         assert_near(ours, theirs.double(), tolerance)

@@ -22,7 +22,7 @@ def launch(kernel: Any, grid: Sequence[int], x: Tensor, *rest: Any,
         constants: Compile-time constants, and options such as num_warps.
     """
     with torch.cuda.device_of(x):
-        if not DIRECT:
+        if not DIRECT or torch.version.hip:  # which has another key
             kernel[grid](x, *rest, **constants)
             return
         # all that the JIT compiles for, or more: it knows 16 and 1

@@ -19,7 +19,8 @@ def is_plain(*tensors: Tensor) -> bool:
 
     No compilation, export or trace, no mode of dispatch or of functions, no
     transform of ``torch.func``, no forward AD; no tensor that is a subclass,
-    on meta, or several of ``autograd.grad(is_grads_batched=True)``.
+    on meta, lazily negated, or several of
+    ``autograd.grad(is_grads_batched=True)``.
     """
     if torch.compiler.is_compiling():
         return False
@@ -29,7 +30,7 @@ def is_plain(*tensors: Tensor) -> bool:
             and forward_ad._current_level < 0
             and torch._C._get_tracing_state() is None
             and not torch.onnx.is_in_onnx_export() and all(
-                type(t) in PLAIN and not t.is_meta
+                type(t) in PLAIN and not t.is_meta and not t.is_neg()
                 and not torch._C._functorch.is_legacy_batchedtensor(t)
                 for t in tensors))
 

@@ -209,12 +209,11 @@ def run_backward(
     given, x = x, _dense(x)
     b, c, h, w = x.shape
     several = query_weight.shape[0] > ROWS
-    if (grad_x is None or several or grad_x.dtype != x.dtype
-            or grad_x.stride() != x.stride()):
-        result = torch.empty_like(
-            x, dtype=torch.float32 if several else x.dtype)
-    else:
-        result = grad_x
+    adds = (
+        grad_x is not None and not several and grad_x.dtype == x.dtype
+        and grad_x.stride() == x.stride())
+    result = grad_x if adds else torch.empty_like(
+        x, dtype=torch.float32 if several else x.dtype)
     of_weight, of_bias = [], []
     programs, blocks_each = _division(x, tiles['POSITIONS_'])
     start = 0
@@ -240,14 +239,15 @@ def run_backward(
             h * w,
             blocks_each,
             *_strides(x),
-            ADD=start > 0 or result is grad_x,
+            ADD=start > 0 or adds,
             **tiles)
         of_weight.append(sums.sum((0, 1)))
         of_bias.append(bias_sums.sum((0, 1)))
         start += r
-    result = laid_out_as(given, result)
-    if grad_x is not None and result is not grad_x:
-        result = grad_x.add_(result)
+    if not adds:
+        result = laid_out_as(given, result)
+        if grad_x is not None:
+            result = grad_x.add_(result)
     return (result, laid_out_as(query_weight, _join(of_weight)),
             laid_out_as(query_bias, _join(of_bias)))
 

@@ -301,8 +301,7 @@ def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
     rows, columns = BOX_CHANNELS_LAST if channels_last else BOX
     columns = columns or w
     across = cdiv(w, columns)
-    grid = (cdiv(h, rows) * across,
-            cdiv(c, lanes) if channels_last else c, b)
+    grid = (cdiv(h, rows) * across, cdiv(c, lanes) if channels_last else c, b)
     launch(
         _forward,
         grid,
