@@ -230,7 +230,7 @@ def test_a_file_that_is_right_at_one_size_only_may_be_static(
         return lambda x: x if x.shape[2] == 64 else x + 1
 
     monkeypatch.setattr(write, '_write_program', written)
-    with pytest.raises(ValueError, match='try --batch 1, or --static'):
+    with pytest.raises(ValueError, match='try --batch 1 or --static'):
         write.export(
             Scaled(1.), Scaled(1.), tmp_path / 'model.pt2', (2, 3, 64, 96), {})
 
@@ -299,6 +299,27 @@ def test_options_that_do_not_fit_the_config(small, tmp_path, cli, changes,
                        *options.split())
     assert code == 2 and words in ' '.join(output.split())
     assert [*tmp_path.iterdir()] == [config]
+
+
+@pytest.mark.parametrize('change', [
+    'test_evaluator = None\nval_evaluator = None',
+    'test_dataloader = None\ntest_cfg = None\ntest_evaluator = None\n'
+    'val_evaluator = None\n'
+])
+def test_scores_need_an_evaluator(small, tmp_path, change):
+    config = tmp_path / 'config.py'
+    config.write_text(f"_base_ = '{small[0]}'\n{change}\n")
+    with pytest.raises(ValueError, match='has no test_evaluator with'):
+        scores(load_model(config), [])
+
+
+def test_scores_of_a_config_without_a_test_are_those_of_val(small, tmp_path):
+    config = tmp_path / 'config.py'
+    config.write_text(f"_base_ = '{small[0]}'\ntest_dataloader = None\n"
+                      'test_cfg = None\ntest_evaluator = None\n'
+                      'val_dataloader = dict(dataset=dict(num_images=2))\n')
+    found, = scores(load_model(config, small[1]), [])
+    assert 0 <= found['mIoU'] <= 100
 
 
 def test_facts_are_json(small):

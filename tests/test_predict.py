@@ -167,9 +167,24 @@ def test_images_that_the_file_does_not_take_are_named(configs, tmp_path):
     with pytest.raises(ValueError, match='64 x 96 pixels, .* has 65 x 96'):
         predict(np.zeros((65, 96, 3), np.uint8))
     grey = np.zeros((64, 96), np.uint8)
-    for image in (grey, None, grey[0], grey[None, None], 'image.png'):
+    colours = np.zeros((64, 96, 3), np.uint8)
+    colours[5] = 200
+    for image in (grey, grey[0], grey[None, None], 'image.png', colours[:0]):
         with pytest.raises(ValueError, match=r'must have shape \(H, W, 3\)'):
             predict(image)
+    for image, words in (
+        (None, 'got None, which cv2.imread'),
+        (colours / 255., 'from 0 to 255, as in training, got 0 to 0.784'),
+        (colours.astype(np.uint16) * 256, 'got 0 to 5.12e'),
+        (colours - 100., 'got -100 to 100 in float64'),
+        (colours * np.nan, 'NaN'),
+        (colours > 3, 'real numbers, got bool'),
+        (colours + 1j, 'real numbers, got complex'),
+    ):
+        with pytest.raises(ValueError, match=words):
+            predict(image)
+    for image in (colours.tolist(), colours.astype(np.int64), colours * 1.):
+        assert (predict(image) == predict(colours)).all()
     predict = predictor(model_of(tmp_path, configs), raw=True)
     with pytest.raises(ValueError, match='in uint8, got float32'):
         predict(np.zeros((64, 96, 3), np.float32))
@@ -179,6 +194,7 @@ def test_images_that_the_file_does_not_take_are_named(configs, tmp_path):
         predict(np.zeros((1, 4000, 3), np.uint8))
     with pytest.raises(ValueError, match='has 80 x 120 when it is resized: '):
         predict(np.zeros((20, 30, 3), np.uint8))
+    assert predict(np.full((8, 16, 3), 7, np.int64)).shape == (8, 16)
 
 
 @pytest.mark.parametrize('changes, size, fits', [
@@ -229,9 +245,24 @@ def test_what_a_file_cannot_repeat_is_named(configs, tmp_path):
                                         dict(data, pipeline=pipeline)])
     with pytest.raises(ValueError, match='have different pipelines'):
         facts_of(model)
+    model.postprocess_result = None
+    with pytest.raises(ValueError, match='changes postprocess_result'):
+        facts_of(model)
+    del model.postprocess_result
+    model.data_preprocessor.forward = None
+    with pytest.raises(ValueError, match='of type SegDataPreProcessor'):
+        facts_of(model)
     model.data_preprocessor = BaseDataPreprocessor()
     with pytest.raises(ValueError, match='got BaseDataPreprocessor'):
         facts_of(model)
+    model = model_of(tmp_path, configs)
+    assert facts_of(model).keys() >= runtime.KEYS
+    for test, words in ((dict(mode='tiles'), "'whole', got 'tiles'"),
+                        (dict(mode='slide', crop_size=(48, 64)),
+                         r'needs stride=\(H, W\), got None')):
+        model.test_cfg = test
+        with pytest.raises(ValueError, match=words):
+            facts_of(model)
     model = model_of(tmp_path, configs, **resized(**scale))
     with pytest.raises(ValueError, match='resized back: export logits'):
         facts_of(model, output='classes')
@@ -250,7 +281,8 @@ def test_an_image_is_not_overwritten(tmp_path, cli, monkeypatch, image):
     assert image.read_bytes() == before
 
 
-@pytest.mark.parametrize('text', ['', 'no', '{}', '[1]', '{"format": 2}'])
+@pytest.mark.parametrize(
+    'text', ['', 'no', '{}', '[1]', '{"format": 2}', '{"format": 1}'])
 def test_a_file_of_somebody_else_is_named(tmp_path, monkeypatch, text):
     monkeypatch.setattr(runtime, '_load_program', lambda path: (None, text))
     (tmp_path / 'a.pt2').touch()

@@ -13,7 +13,7 @@ from ..deploy.facts import facts_of, size_to_fit
 from ..deploy.form import inference_form
 from ..deploy.network import OUTPUTS, Network, Reference
 from ..deploy.runtime import load
-from ..deploy.score import compare_scores, first_images
+from ..deploy.score import compare_scores, first_images, test_split
 from ..deploy.smaller import to_float16, to_int8
 from ..deploy.write import check_out, export
 from ..errors import UserError
@@ -95,19 +95,29 @@ def run(arguments: argparse.Namespace) -> None:
     for name in facts['others']:
         print(f"the test pipeline's {name} is not repeated by predict: its "
               'results may differ')
-    if arguments.static and size_to_fit(facts) != tuple(arguments.size):
+    if smaller:
+        test_split(model.cfg)
+    size = tuple(arguments.size or ())
+    if arguments.static and size_to_fit(facts) != size:
         h, w = size_to_fit(facts)
-        print(f'predict will take no image with this file: the config tests '
-              f'images resized, padded or in windows, of {h} x {w} for one of '
-              f'this size; --size {h} {w} would fit')
+        print(f"no image of the config's test fits --size {size[0]} {size[1]} "
+              f'(one of this size becomes {h} x {w}): predict will take none; '
+              f'--size {h} {w} would fit')
     images = first_images(model.cfg, 'train', arguments.int8 or 0)
+    for image in images if arguments.static else ():
+        h, w = size_to_fit(dict(facts, size=image.shape[:2]))
+        if (h, w) != size:
+            raise UserError(
+                f'--int8 {arguments.int8} --static --size {size[0]} {size[1]}'
+                f': of a training image of {image.shape[0]} x '
+                f'{image.shape[1]} pixels the model is given {h} x {w}')
     form, kept = inference_form(model)
     for name in kept:
         print(f'{name} is exported as it is: a subclass or a hook changes '
               'what it computes')
     network = Network(form, arguments.output, arguments.raw).eval()
     reference = Reference(model, arguments.output, arguments.raw)
-    size = arguments.size or [
+    size = size or [
         max(side, SMALLEST)
         for side in (facts['window'] or {}).get('size', SIZE)
     ]
@@ -121,10 +131,7 @@ def run(arguments: argparse.Namespace) -> None:
               f'at {"its size" if arguments.static else "other sizes too"}')
         if smaller:
             before = load(file)
-            try:
-                to_int8(file, images) if arguments.int8 else to_float16(file)
-            except ValueError as error:  # images that a static file refuses
-                raise UserError(f'a training image: {error}') from error
+            to_int8(file, images) if arguments.int8 else to_float16(file)
             print(compare_scores(model, dict(before=before, after=load(file))))
     print(f'{out}: {out.stat().st_size / 2**20:.1f} MiB\n'
           f'python -m cac_mmseg predict {out} IMAGE ... --out DIR')

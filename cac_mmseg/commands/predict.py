@@ -6,6 +6,7 @@ OUT/NAME.png gets the index of each pixel's class, OUT/overlays/NAME.png the
 classes in colour over the image.
 """
 import argparse
+import sys
 from pathlib import Path
 
 import cv2
@@ -84,8 +85,12 @@ def run(arguments: argparse.Namespace) -> None:
         write_image(overlays / name, overlay(image, classes, predict.facts))
     print(f'{counted(len(images) - len(refused), "prediction")} in {out}')
     if refused:
-        raise UserError(f'{counted(len(refused), "image")} not predicted:\n' +
-                        '\n'.join(refused))
+        print(
+            f'{counted(len(refused), "image")} not predicted:',
+            *refused,
+            sep='\n',
+            file=sys.stderr)
+        raise SystemExit(2)
 
 
 def read_image(path: str, channels: int) -> np.ndarray:

@@ -5,13 +5,17 @@ import mmseg
 import numpy as np
 import torch
 import torch.nn as nn
-from mmseg.models import BaseSegmentor, SegDataPreProcessor
+from mmseg.models import BaseSegmentor, EncoderDecoder, SegDataPreProcessor
 
 from .. import __version__
 from ..errors import UserError
+from ..intact import adds_nothing, inherits
 from ..stack.config import dataset_configs, dataset_without_data
 from .runtime import FORMAT, Predictor
 
+# what mmseg's test does beside encode_decode
+TESTS = ('predict', 'inference', 'whole_inference', 'slide_inference',
+         'postprocess_result', 'test_step')
 # what changes no image, and what predict repeats
 KNOWN = ('LoadImageFromFile', 'LoadAnnotations', 'Resize', 'CheckLabels',
          'PackSegInputs')
@@ -44,10 +48,18 @@ def facts_of(model: BaseSegmentor,
     """
     meta = dataset_without_data(model.cfg).metainfo
     prepare = model.data_preprocessor
-    if not isinstance(prepare, SegDataPreProcessor):
+    if not (isinstance(prepare, SegDataPreProcessor)
+            and adds_nothing(prepare, SegDataPreProcessor)):
         raise UserError('data_preprocessor must be of type '
                         'SegDataPreProcessor, whose work a file repeats, got '
                         f'{type(prepare).__name__}')
+    changed = [
+        name for name in TESTS if not inherits(model, EncoderDecoder, name)
+    ]
+    if changed:
+        raise UserError(f'{type(model).__name__} changes {", ".join(changed)}'
+                        ', which a file does not repeat: export an '
+                        'EncoderDecoder')
     channels = model.cfg.model.backbone.get('in_channels', 3)
     order = 'RGB' if raw or prepare._channel_conversion else 'BGR'  # mmcv's
     normalises = prepare._enable_normalize and not raw
@@ -110,11 +122,11 @@ def size_to_fit(facts: Dict[str, Any]) -> Tuple[int, int]:
     If that is another, a file that takes ``size`` only fits no image: what is
     as large as the test makes images, it leaves as it is.
     """
-    if facts['window']:
-        h, w = facts['window']['size']
-        return h, w
     of = Predictor(None, dict(facts, others=[]))
-    return of.padded(of.resized(facts['size']))
+    h, w = of.padded(of.resized(facts['size']))
+    if facts['window']:
+        h, w = map(min, (h, w), facts['window']['size'])
+    return h, w
 
 
 def _floats(values: torch.Tensor) -> List[float]:
@@ -148,10 +160,12 @@ def _resize(model: BaseSegmentor) -> Optional[dict]:
 
 def _others(model: BaseSegmentor) -> List[str]:
     found = []
+    channels = model.cfg.model.backbone.get('in_channels', 3)
+    color_type = 'color' if channels == 3 else 'unchanged'
     for transform in _transforms(model):
         name = type(transform).__name__
         if name == 'LoadImageFromFile' and (
-                transform.to_float32 or transform.color_type != 'color'
+                transform.to_float32 or transform.color_type != color_type
                 or transform.imdecode_backend != 'cv2'):
             name += (f'(to_float32={transform.to_float32}, color_type='
                      f'{transform.color_type!r}, imdecode_backend='
@@ -171,8 +185,16 @@ def _pad(prepare: nn.Module) -> dict:
 
 def _window(model: BaseSegmentor) -> Optional[dict]:
     test = model.test_cfg
-    if test.get('mode', 'whole') != 'slide':
+    mode = test.get('mode', 'whole')
+    if mode not in ('slide', 'whole'):
+        raise UserError("test_cfg.mode must be 'slide' or 'whole', got "
+                        f'{mode!r}')
+    if mode == 'whole':
         return None
+    for name in ('crop_size', 'stride'):
+        if not isinstance(test.get(name), (list, tuple)):
+            raise UserError(f"test_cfg of mode='slide' needs {name}=(H, W), "
+                            f'got {test.get(name)}')
     if any(s > c for s, c in zip(test.stride, test.crop_size)):
         raise UserError(f'test_cfg.stride={tuple(test.stride)} leaves pixels '
                         f'between windows of {tuple(test.crop_size)}: it must '

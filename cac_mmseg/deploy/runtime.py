@@ -5,6 +5,7 @@ imports nothing else: this module may be copied to where no more is installed.
 What it does to an image is what mmseg's test does, as the file says.
 """
 import json
+import logging
 import warnings
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Tuple, Union
@@ -14,6 +15,12 @@ import numpy as np
 
 METADATA = 'cac_mmseg'  # name of what a file says of itself, as JSON
 FORMAT = 1  # of that: another number says that this module cannot read it
+KEYS = {
+    'classes', 'palette', 'channels', 'channel_order', 'mean', 'std', 'resize',
+    'pad', 'window', 'others', 'threshold', 'align_corners', 'output', 'raw',
+    'size', 'batch'
+}
+RESIZED = np.uint8, np.uint16, np.int16, np.float32, np.float64  # by OpenCV
 
 
 class Predictor:
@@ -42,25 +49,46 @@ class Predictor:
             ValueError: If this is no such image, or the file takes others.
         """
         facts = self.facts
+        image = self.checked(image)
         x = self.prepare(image)
         h, w = x.shape[2:]
         x = self.pad(x)
         scores = self.slide(x) if facts['window'] else self.run(x)
         return self.classify(scores[..., :h, :w], image.shape[:2])
 
-    def prepare(self, image: np.ndarray) -> np.ndarray:
-        """Resize and normalise: (1, C, H, W)."""
-        facts = self.facts
-        image = np.asarray(image)
-        image = image[..., None] if image.ndim == 2 else image
-        if image.ndim != 3 or image.shape[2] != facts['channels']:
+    def checked(self, image: np.ndarray) -> np.ndarray:
+        """Return an image as (H, W, C), or say why it is none."""
+        if image is None:
+            raise ValueError('an image must be an array, got None, which '
+                             'cv2.imread gives for what it cannot read')
+        facts, array = self.facts, np.asarray(image)
+        shape = array.shape
+        if array.ndim == 2:
+            array = array[..., None]
+        if (array.ndim != 3 or array.shape[2] != facts['channels']
+                or not array.size):
+            raise ValueError('an image must have shape (H, W, '
+                             f'{facts["channels"]}), got {shape}')
+        kind = array.dtype.kind
+        if kind not in 'uif' or facts['raw'] and array.dtype != np.uint8:
             raise ValueError(
-                f'an image must have shape (H, W, {facts["channels"]}), got '
-                f'{image.shape} (cv2.imread gives None for what it cannot '
-                'read)')
-        if facts['raw'] and image.dtype != np.uint8:
-            raise ValueError('the file normalises images in uint8, got '
-                             f'{image.dtype}')
+                f'an image must be in uint8{"" if facts["raw"] else ", "}'
+                f'{"" if facts["raw"] else "or other real numbers"}, got '
+                f'{array.dtype}')
+        if kind == 'f' and not np.isfinite(array).all():
+            raise ValueError('an image must not have NaN or infinite values')
+        colours = facts['channel_order'] and max(facts['mean'] or [0]) > 1
+        if colours and array.dtype != np.uint8 and (array.min() < 0
+                                                    or array.max() > 255
+                                                    or 0 < array.max() <= 1):
+            raise ValueError(
+                'colours must be from 0 to 255, as in training, got '
+                f'{array.min():.3g} to {array.max():.3g} in {array.dtype}')
+        return array
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """Resize and normalise an image (H, W, C): (1, C, H, W)."""
+        facts = self.facts
         size = self.resized(image.shape[:2])
         if not min(size):
             raise ValueError(
@@ -68,6 +96,8 @@ class Predictor:
                 f'{size[0]} x {size[1]} when it is resized to '
                 f'{facts["resize"]["scale"]}')
         if facts['resize']:
+            if image.dtype not in RESIZED:
+                image = image.astype(np.float32)
             image = cv2.resize(image, size[::-1]).reshape(*size, -1)
         if facts['channel_order'] == 'RGB':
             image = image[..., ::-1]
@@ -114,15 +144,16 @@ class Predictor:
         size, batch = self.facts['size'], self.facts['batch'] or 1
         if size and tuple(size) != x.shape[2:]:
             changes = [
-                word for word, fact in (('resized', 'resize'),
-                                        ('padded', 'pad'), ('cut', 'window'))
+                word
+                for word, fact in (('resized', 'resize'), ('padded', 'pad'))
                 if self.facts[fact]
             ]
             raise ValueError(
-                f'the file takes {size[0]} x {size[1]} pixels, and this image '
-                f'has {x.shape[2]} x {x.shape[3]}'
+                f'the file takes {"windows of " * bool(self.facts["window"])}'
+                f'{size[0]} x {size[1]} pixels, and this image has '
+                f'{x.shape[2]} x {x.shape[3]}'
                 f'{" when it is " * bool(changes)}{" and ".join(changes)}: '
-                'export for that --size, or without --static')
+                'export without --static')
         try:
             return self.network(np.repeat(x, batch, 0))[:1]
         except Exception as error:  # of either runtime
@@ -211,7 +242,8 @@ def load(path: Union[str, Path]) -> Predictor:
         facts = json.loads(text)
     except ValueError:
         facts = None
-    if not isinstance(facts, dict) or facts.get('format') != FORMAT:
+    if (not isinstance(facts, dict) or facts.get('format') != FORMAT
+            or not facts.keys() >= KEYS):
         raise ValueError(
             f'{path} does not say, in a form that this version reads, what '
             'model it holds: write it by `python -m cac_mmseg export`')
@@ -236,7 +268,12 @@ def _load_onnx(path: str) -> Tuple[Callable, str]:
 def _load_program(path: str) -> Tuple[Callable, str]:
     import torch
     extra = {METADATA: ''}
-    program = torch.export.load(path, extra_files=extra).module()
+    disabled = logging.root.manager.disable
+    logging.disable()  # of what is no program, torch logs before it raises
+    try:
+        program = torch.export.load(path, extra_files=extra).module()
+    finally:
+        logging.disable(disabled)
 
     def network(x: np.ndarray) -> np.ndarray:
         with torch.no_grad():

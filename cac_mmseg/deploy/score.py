@@ -14,9 +14,12 @@ from mmseg.models import BaseSegmentor
 
 from ..drawing.reader import Reader
 from ..errors import UserError
-from ..stack.config import build_datasets, dataset_without_data
+from ..stack.config import build_datasets
 from ..stack.tables import markdown_table
+from .facts import facts_of
 from .runtime import Predictor
+
+TEST = 'channels', 'resize', 'pad', 'window', 'align_corners', 'others'
 
 
 def compare_scores(model: BaseSegmentor, files: Dict[str, Predictor]) -> str:
@@ -25,17 +28,37 @@ def compare_scores(model: BaseSegmentor, files: Dict[str, Predictor]) -> str:
     Raises:
         UserError: If the data cannot be read, or a file has other classes.
     """
-    classes = [*dataset_without_data(model.cfg).metainfo['classes']]
+    test_split(model.cfg)
+    own = facts_of(model)
+    classes = own['classes']
     for name, file in files.items():
         if file.facts['classes'] != classes:
             raise UserError(
                 f'{name} has the classes {", ".join(file.facts["classes"])}, '
                 f'and the config {", ".join(classes)}: give the config that '
                 'it was exported with')
+        other = [key for key in TEST if own[key] != file.facts[key]]
+        if other:
+            print(f'{name} was exported with another test than this config '
+                  f'has: {", ".join(other)}')
     found = scores(model, [*files.values()])
     rows = [[name, *(f'{value:.2f}' for value in score.values())]
             for name, score in zip(('the model', *files), found)]
     return markdown_table(('', *found[0]), rows)
+
+
+def test_split(config: Config) -> str:
+    """Return 'test', or 'val' for a config without a test.
+
+    Raises:
+        UserError: If it has neither, with an evaluator and data.
+    """
+    for split in ('test', 'val'):
+        if config.get(f'{split}_evaluator') and config.get(
+                f'{split}_dataloader'):
+            return split
+    raise UserError(f'{config.filename} has no test_evaluator with a '
+                    'test_dataloader, which the mIoU is computed with')
 
 
 def scores(model: BaseSegmentor,
@@ -44,12 +67,13 @@ def scores(model: BaseSegmentor,
 
     The files get the images as loaded, before the pipeline resizes them.
     """
+    split = test_split(model.cfg)
     with _quiet():
         evaluators = [
-            Evaluator(model.cfg.test_evaluator) for _ in (model, *files)
+            Evaluator(model.cfg[f'{split}_evaluator']) for _ in (model, *files)
         ]
     count = 0
-    for dataset in build_datasets(model.cfg, 'test'):
+    for dataset in build_datasets(model.cfg, split):
         reader = Reader(dataset)
         for evaluator in evaluators:
             evaluator.dataset_meta = dataset.metainfo

@@ -4,9 +4,11 @@ import json
 import logging
 import re
 import warnings
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Union
+from typing import (Any, Callable, Dict, Iterator, List, Optional, Sequence,
+                    Union)
 
 import torch
 from torch import Tensor
@@ -19,7 +21,6 @@ from .runtime import METADATA
 
 TOLERANCE = 1e-4  # of the largest logit: a difference that is accepted
 FORMATS = ('.onnx', '.pt2')
-STATIC = ' (try --batch 1, or --static, which fix sizes)'
 PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
 AXES = {0: 'batch', 2: 'height', 3: 'width'}
 Function = Callable[[Tensor], Tensor]
@@ -60,28 +61,54 @@ def export(network: Network,
     free = {axis: name for axis, name in AXES.items() if axis not in fixed}
     with new_file(out) as file:
         try:
-            with warnings.catch_warnings():  # of PyTorch's use of itself
-                warnings.simplefilter('ignore', FutureWarning)
+            with _quiet():
                 predict = write(network, file, network.example(shape), free,
                                 json.dumps(facts), opset)
         except Exception as error:  # of any module, of PyTorch's exporters
-            reason = ' '.join(str(error).split())[:300]
+            reason = _reason(error)
             # the words of torch.export for a size that became a constant
-            hint = STATIC if free and re.search('constrain|dynamic|guard',
-                                                reason) else ''
-            raise UserError(f'the model cannot be exported{hint}: '
-                            f'{type(error).__name__}: {reason}') from error
+            hint = _hint(free) if re.search('onstrain|dynamic shape|uard',
+                                            reason) else ''
+            raise UserError(
+                f'the model cannot be exported{hint}: {reason}') from error
         differences = []
         for other in _shapes(shape, free):
             try:
                 differences.append(
                     compare(predict, reference, reference.example(other)))
             except Exception as error:  # a difference, or of either runtime
-                reason = ' '.join(str(error).split())[:300]
-                hint = STATIC if other[2:] != [*shape[2:]] else ''
-                raise UserError(
-                    f'{out.name} is not written{hint}: {reason}') from error
+                hint = _hint(free) if other[2:] != [*shape[2:]] else ''
+                raise UserError(f'{out.name} is not written{hint}: '
+                                f'{_reason(error)}') from error
         return max(differences)
+
+
+def _reason(error: BaseException) -> str:
+    """Return what is wrong: exporters wrap it, in steps and in colours."""
+    while error.__cause__:
+        error = error.__cause__
+    text = re.sub(r'\x1b\[\d*m', '', str(error))
+    name = '' if type(error) is AssertionError else f'{type(error).__name__}: '
+    return name + ' '.join(text.split())[:300]
+
+
+def _hint(free: Dict[int, str]) -> str:
+    """Return the options that make constants of what is free."""
+    options = ['--batch 1'] * (0 in free) + ['--static'] * (2 in free)
+    return f' (try {" or ".join(options)})' if options else ''
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what PyTorch's exporters log: steps, and their own use of it."""
+    disabled = logging.root.manager.disable
+    logging.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', FutureWarning)
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def _shapes(shape: Sequence[int], free: Dict[int, str]) -> List[List[int]]:
@@ -144,8 +171,6 @@ def _write_onnx(network: Network, file: Path, image: Tensor, free: Dict[int,
                 facts: str, opset: Optional[int]) -> Function:
     import onnxruntime  # optional
 
-    # it lists the operators of torchvision, which no model here has
-    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
     program = torch.onnx.export(
         network, (image, ),
         dynamo=True,
