@@ -223,8 +223,8 @@ def test_a_training_is_the_same(tmp_path, graphs, changes):
         changes = dict(custom_hooks=changes['custom_hooks'] + HOOK)
     graphed = train(tmp_path / 'graphed', HOOK, **changes)
     check_same(graphed, plain)
-    # all but the first batch, and those of 2 images
-    assert (graphs.captures, graphs.replays) == (1, 3)
+    # all but the batches of 2 images
+    assert (graphs.captures, graphs.replays) == (1, 4)
     assert 'forward' not in vars(graphed[0].model.decode_head)
     hook, = (h for h in graphed[0].hooks if isinstance(h, CUDAGraphHook))
     assert hook.step is None  # the graph's memory is free
@@ -247,8 +247,7 @@ def new_step():
 def step(graphs):
     """A captured step of a head."""
     step = new_step()
-    step.forward(features())
-    step.capture()
+    step.capture(features()[1:])
     return step
 
 
@@ -271,11 +270,12 @@ def test_a_capture_leaves_no_trace(graphs):
     step = new_step()
     head = step.head
     del head.unused
-    step.forward(features()).sum().backward()
+    CaCHead.forward(head, features()).sum().backward()
     before = {name: t.clone() for name, t in head.state_dict().items()}
     grads = [p.grad.clone() for p in head.parameters()]
+    maps = features()[1:]
     state = torch.get_rng_state()
-    step.capture()
+    step.capture(maps)
     assert torch.equal(torch.get_rng_state(), state)
     assert head.state_dict().keys() == before.keys()
     for name, value in head.state_dict().items():
@@ -312,8 +312,7 @@ def test_what_differs_from_the_capture_runs_as_usual(step, graphs):
 def test_a_dtype_that_was_not_captured_runs_as_usual(graphs):
     with torch.autocast('cpu', torch.bfloat16):
         step = new_step()
-        step.forward(features())
-        step.capture()
+        step.capture(features()[1:])
         first, second = features()
         assert replays(step, graphs, (first, second))
         second = second.detach().bfloat16().requires_grad_()
@@ -337,8 +336,6 @@ def test_torch_takes_the_call(monkeypatch):
     monkeypatch.setattr(torch.cuda.graphs, 'graph_pool_handle', lambda: None)
     step, inputs = new_step(), features()
     step.head.dropout.p = 0.
-    step.forward(inputs)
-    step.capture()
     logits = step.forward(inputs)
     assert step.waits
     torch.testing.assert_close(logits, CaCHead.forward(step.head, inputs))
@@ -348,28 +345,27 @@ def test_torch_takes_the_call(monkeypatch):
         assert (parameter.grad is None) == (name == 'unused'), name
 
 
-def test_only_a_training_step_is_noted():
+def test_the_first_training_step_is_captured(graphs):
     step = new_step()
     with torch.no_grad():
         step.forward(features())
     step.head.eval()
     step.forward(features())
-    assert not step.maps
+    assert not graphs.captures
     step.head.train()
-    step.forward(features(size=5))
-    step.forward(features())
-    assert step.maps[0].shape[2] == 5
+    for _ in range(2):
+        step.forward(features(size=5))
+    assert graphs.captures == 1 and replays(step, graphs, features(size=5))
+    assert not replays(step, graphs, features())
 
 
-def test_hooks_that_came_in_the_first_iteration_are_refused(tmp_path, graphs):
+def test_hooks_that_came_before_the_first_iteration_are_refused(
+        tmp_path, graphs):
     hook, run = CUDAGraphHook(), runner(tmp_path)
     hook.before_train(run)
-    hook.before_train_iter(run, 0)
-    run.model.decode_head.forward(features())
-    hook.after_train_iter(run, 0)
     run.model.decode_head.register_forward_hook(abs)
     with pytest.raises(UserError, match='decode_head has hooks'):
-        hook.before_train_iter(run, 1)
+        hook.before_train_iter(run, 0)
     assert not graphs.captures
 
 
@@ -409,7 +405,7 @@ def test_a_replay_without_backward_is_forgotten(tmp_path, graphs):
         hook.before_train_iter(run, 0)
         run.model.decode_head.forward(features())
         hook.after_train_iter(run, 0)
-    assert graphs.replays == 3
+    assert graphs.replays == 4
     hook.after_train(run)
 
 

@@ -16,13 +16,13 @@ DEVICE = 'cuda'
 class CUDAGraphHook(Hook):
     """Replay forward and backward of a ``CaCHead`` from a CUDA graph.
 
-    The first iteration runs as usual and shows the feature maps and autocast;
-    before the second, ``torch.cuda.make_graphed_callables`` captures the head
-    for them. Weights, BN statistics, gradients and random states are those of
-    a training without the hook. Whatever differs from what was captured runs
-    as usual: other shapes, such as of a last batch, evaluation, layers frozen
-    or hooked later, a second forward before the backward of the first. Numbers
-    that are changed later, such as the rate of a dropout, stay as captured.
+    ``torch.cuda.make_graphed_callables`` captures the head in its first
+    forward, which shows feature maps and autocast. Weights, BN statistics,
+    gradients and random states are those of a training without the hook.
+    Whatever differs from what was captured runs as usual: other shapes, such
+    as of a last batch, evaluation, layers frozen or hooked later, a second
+    forward before the backward of the first. Numbers that are changed later,
+    such as the rate of a dropout, stay as captured.
 
     It was never run on a GPU: its tests replace the capture. To turn it on:
     ``default_hooks = dict(cuda_graph=dict(type='CUDAGraphHook'))``.
@@ -45,11 +45,8 @@ class CUDAGraphHook(Hook):
                           batch_idx: int,
                           data_batch: Any = None) -> None:
         step = self.step
-        if step.maps and step.replay is None:
+        if step.replay is None:
             self._check(runner)  # again: hooks may have come since
-            step.capture()
-            runner.logger.info('CUDAGraphHook captured decode_head for '
-                               f'{[tuple(x.shape) for x in step.maps]}')
         step.waits = False
         step.head.forward = step.forward
 

@@ -3,6 +3,7 @@ from typing import Callable, List, Optional, Sequence
 
 import torch
 import torch.nn as nn
+from mmengine.logging import print_log
 from torch import Tensor
 
 from ..cac_head import CaCHead
@@ -17,54 +18,57 @@ class GraphedStep:
 
     def __init__(self, head: CaCHead) -> None:
         self.head = head
-        self.maps: List[Tensor] = []  # of the first step; read by the graph
         self.replay: Optional[Callable] = None
         self.waits = False  # a replayed forward for its backward
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """See :meth:`cac_mmseg.cac_head.CaCHead.forward`."""
-        maps = [inputs[i] for i in _indices(self.head)]
-        if self.replay is None or self.waits or self._state(
-                maps) != self.captured:
-            if not self.maps and self.head.training and \
-                    torch.is_grad_enabled():
-                self._note(maps)
-            return type(self.head).forward(self.head, inputs)
+        head = self.head
+        maps = [inputs[i] for i in _indices(head)]
+        if self.replay is None and head.training and torch.is_grad_enabled():
+            self.capture(maps)
+        if (self.replay is None or self.waits
+                or self._state(maps) != self.captured):
+            return type(head).forward(head, inputs)
         logits = self.replay(*maps)
         # another forward would overwrite what this one's backward reads
         self.waits = True
         logits.register_hook(self._before_backward)
         return logits
 
-    def capture(self) -> None:
-        """Capture the step; all but the graph is then as it was before."""
+    def capture(self, maps: Sequence[Tensor]) -> None:
+        """Capture a step; all but the graph is then as it was before.
+
+        Not after a step on the default stream whose autograd graph lives: its
+        nodes of the parameters would draw that stream into the capture.
+        """
         self.modules = [*self.head.modules()]
         self.parameters = [*self.head.parameters()]
         buffers = [*self.head.buffers()]
         self.tensors = self.parameters + buffers
         saved = [buffer.clone() for buffer in buffers]
-        device = self.maps[0].device
+        # the graph reads them; with values for the warm-up
+        static = tuple(x.detach().clone().requires_grad_(x.requires_grad)
+                       for x in maps)
+        device = maps[0].device
+        autocast = dict(
+            device_type=device.type,
+            dtype=torch.get_autocast_dtype(device.type),
+            enabled=torch.is_autocast_enabled(device.type),
+            cache_enabled=False)
         with torch.random.fork_rng([device] if device.type == 'cuda' else []):
-            with torch.autocast(**self.autocast, cache_enabled=False):
-                self.captured = self._state(self.maps)
-                # of the head, some parameters may have no gradient
+            with torch.autocast(**autocast):
+                self.captured = self._state(maps)
+                # a parameter of a loss has no gradient
                 self.replay = torch.cuda.make_graphed_callables(
-                    _Maps(self.head),
-                    tuple(self.maps),
-                    allow_unused_input=True)
+                    _Maps(self.head), static, allow_unused_input=True)
         with torch.no_grad():  # the warm-up trained the norms
             for buffer, before in zip(buffers, saved):
                 buffer.copy_(before)
-
-    def _note(self, maps: List[Tensor]) -> None:
-        kind = maps[0].device.type
-        self.maps = [
-            x.detach().clone().requires_grad_(x.requires_grad) for x in maps
-        ]
-        self.autocast = dict(
-            device_type=kind,
-            dtype=torch.get_autocast_dtype(kind),
-            enabled=torch.is_autocast_enabled(kind))
+        print_log(
+            'CUDAGraphHook captured decode_head for feature maps of '
+            f'{[tuple(x.shape) for x in maps]}',
+            logger='current')
 
     def _state(self, maps: List[Tensor]) -> tuple:
         """Return all that a graph is only right for; reads no data."""
