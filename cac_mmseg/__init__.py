@@ -27,14 +27,15 @@ else:
     from .cac_module import CaCModule
     from .datasets import (CamVidDataset, CheckLabels, ContextShapesDataset,
                            CrossingDataset)
-    from .hooks import PredictionPictureHook, PreflightHook, WeightingMapsHook
+    from .hooks import (CUDAGraphHook, PredictionPictureHook, PreflightHook,
+                        WeightingMapsHook)
     from .stack.config import config_path
 
 __version__ = '0.2.0.dev0'
 __all__ = [
-    'CaCHead', 'CaCModule', 'CamVidDataset', 'ChannelAttentionModule',
-    'CheckLabels', 'ContextShapesDataset', 'CrossingDataset', 'FCKernelModule',
-    'FixedKernelModule', 'GAPKernelModule', 'IdentityModule',
-    'PredictionPictureHook', 'PreflightHook', 'WeightingMapsHook',
-    'config_path'
+    'CUDAGraphHook', 'CaCHead', 'CaCModule', 'CamVidDataset',
+    'ChannelAttentionModule', 'CheckLabels', 'ContextShapesDataset',
+    'CrossingDataset', 'FCKernelModule', 'FixedKernelModule',
+    'GAPKernelModule', 'IdentityModule', 'PredictionPictureHook',
+    'PreflightHook', 'WeightingMapsHook', 'config_path'
 ]

@@ -33,6 +33,7 @@ ELSEWHERE = [
     (r'torchrun ', 'several machines; ranks: test_distributed'),
     (r'python -m tools benchmark .*--device cuda',
      'a GPU; on the CPU: test_benchmark'),
+    (r'mim train .*CUDAGraphHook', 'a GPU; on the CPU: test_cuda_graph'),
     (r'for seed in', 'hours; each line of it: below'),
     (r'mim (train|test) mmsegmentation configs/cac_r18_camvid.py '
      r'.*--(resume|show-dir|tta)', 'of another config: test_mim'),

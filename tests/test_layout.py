@@ -26,7 +26,10 @@ FLOORS = {
     'datasets': {'checks', 'datasets', 'stack'},
     'attribution': {'attribution', 'ops', 'stack', *METHOD},
     'drawing': {'attribution', 'drawing', 'errors', 'stack'},
-    'hooks': {'attribution', 'checks', 'drawing', 'errors', 'hooks', 'stack'},
+    'hooks': {
+        'attribution', 'cac_head', 'checks', 'drawing', 'errors', 'hooks',
+        'intact', 'stack'
+    },
     'deploy':
     {'datasets', 'deploy', 'drawing', 'hooks', 'ops', 'stack', *METHOD},
     'commands': {
