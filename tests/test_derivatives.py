@@ -2,7 +2,7 @@
 """
 import pytest
 import torch
-from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import functional_call, hessian, jacfwd, jacrev, jvp, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -39,6 +39,22 @@ def test_first_derivatives_in_both_modes(function):
         arguments(function),
         check_forward_ad=True,
         check_batched_grad=False)
+
+
+@both
+def test_tangents_of_gradients_of_a_graph_from_before(function):
+    """Forward over reverse, where forward knew of no forward mode."""
+    inputs = arguments(function)
+    y = function(*inputs)
+    grad, change = torch.randn_like(y), torch.randn_like(y)
+    expected = torch.autograd.grad(y, inputs, change, retain_graph=True)
+    with forward_ad.dual_level():
+        found = torch.autograd.grad(y, inputs,
+                                    forward_ad.make_dual(grad, change))
+        tangents = [forward_ad.unpack_dual(t).tangent for t in found]
+    # gradients are linear in those of the output
+    for ours, theirs in zip(tangents, expected):
+        torch.testing.assert_close(ours, theirs)
 
 
 @both

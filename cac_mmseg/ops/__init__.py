@@ -20,11 +20,10 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from . import decomposed, flops
 from .choice import implementation, no_autocast, reweighting
-from .functions import PoolQueries, Reweight, is_plain
+from .functions import PoolQueries, Reweight, is_plain, is_transformed
 
 __all__ = ['pool_queries', 'reweight']
 
@@ -60,15 +59,7 @@ def reweight(x: Tensor, kernels: Tensor, dilations: Sequence[int]) -> Tensor:
 
 
 def _must_decompose() -> bool:
-    return torch.onnx.is_in_onnx_export() or _is_transformed()
-
-
-def _is_transformed() -> bool:
-    """Whether a transform of torch.func or a level of forward AD is active."""
-    if torch.compiler.is_compiling():
-        return False
-    return (forward_ad._current_level >= 0
-            or torch._C._functorch.peek_interpreter_stack() is not None)
+    return torch.onnx.is_in_onnx_export() or is_transformed()
 
 
 def _register() -> None:

@@ -3,12 +3,13 @@
 There they cost the host a third of what custom operators do. Nothing but
 autograd knows them: :func:`is_plain` says whether anything else watches.
 """
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any, Callable, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
+from . import decomposed
 from .choice import implementation, no_autocast, reweighting
 
 PLAIN = Tensor, torch.nn.Parameter
@@ -35,6 +36,26 @@ def is_plain(*tensors: Tensor) -> bool:
                 for t in tensors))
 
 
+def is_transformed() -> bool:
+    """Whether a transform of torch.func or a level of forward AD is active."""
+    if torch.compiler.is_compiling():
+        return False
+    return (forward_ad._current_level >= 0
+            or torch._C._functorch.peek_interpreter_stack() is not None)
+
+
+def _differentiate(function: Callable, inputs: Sequence[Tensor],
+                   grads: Sequence[Tensor]) -> Tuple[Tensor, ...]:
+    """Return the gradients of inputs, by what transforms can differentiate."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad(), no_autocast(inputs[0]):
+        # aliases, which keep the tangents that detach() drops
+        inputs = [t.view_as(t) for t in inputs]
+        inputs = [t if t.requires_grad else t.requires_grad_() for t in inputs]
+        return torch.autograd.grad(
+            function(*inputs), inputs, grads, create_graph=create_graph)
+
+
 class PoolQueries(Function):
     """See :func:`cac_mmseg.ops.pool_queries`."""
 
@@ -46,6 +67,8 @@ class PoolQueries(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         inputs = ctx.saved_tensors
+        if is_transformed():
+            return _differentiate(decomposed.pool_queries, inputs, grads)
         if torch.is_grad_enabled() or not is_plain(*grads, *inputs):
             return torch.ops.cac_mmseg.pool_queries_backward(*grads, *inputs)
         with no_autocast(inputs[0]):
@@ -68,6 +91,12 @@ class Reweight(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
         arguments = (grad, *ctx.saved_tensors, ctx.dilations)
+        if is_transformed():
+
+            def function(x: Tensor, kernels: Tensor) -> Tensor:
+                return decomposed.reweight(x, kernels, ctx.dilations)
+
+            return (*_differentiate(function, arguments[1:3], [grad]), None)
         if torch.is_grad_enabled() or not is_plain(*arguments[:3]):
             return (*torch.ops.cac_mmseg.reweight_backward(*arguments), None)
         with no_autocast(grad):
