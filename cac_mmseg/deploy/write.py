@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 from typing import (Any, Callable, Dict, Iterator, List, Optional, Sequence,
@@ -67,8 +67,8 @@ def export(network: Network,
         except Exception as error:  # of any module, of PyTorch's exporters
             reason = _reason(error)
             # the words of torch.export for a size that became a constant
-            hint = _hint(free) if re.search('onstrain|dynamic shape|uard',
-                                            reason) else ''
+            sizes = re.search('onstrain|dynamic shape|uard', reason)
+            hint = _hint(free) if sizes and 'data-dep' not in reason else ''
             raise UserError(
                 f'the model cannot be exported{hint}: {reason}') from error
         differences = []
@@ -100,11 +100,11 @@ def _hint(free: Dict[int, str]) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what PyTorch's exporters log: steps, and their own use of it."""
+    """Without what PyTorch's exporters print: steps, graphs, old calls."""
     disabled = logging.root.manager.disable
     logging.disable()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter('ignore', FutureWarning)
             yield
     finally:
