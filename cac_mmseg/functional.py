@@ -73,9 +73,9 @@ def predict_kernels(x: Tensor, query_weight: Tensor, query_bias: Tensor,
         rows = pooled.view(b, sets, taps, c).transpose(0, 1).flatten(1, 2)
         means = mean.view(b, sets, taps).transpose(0, 1).flatten(1)
         bias = means.unsqueeze(2) * key_bias.to(means.dtype).unsqueeze(1)
-        kernels = torch.baddbmm(  # [g, b * taps, c]
-            bias, rows,
-            key_weight.to(rows.dtype).transpose(1, 2))
+        # not baddbmm, of which mmengine's analysis counts twice as much
+        kernels = torch.bmm(rows, key_weight.to(rows.dtype).transpose(1, 2))
+        kernels = kernels + bias  # [g, b * taps, c]
     kernels = kernels.to(key_weight.dtype).view(sets, b, taps, c)
     # compiled batch normalisation expects the usual strides
     kernels = kernels.permute(1, 0, 3, 2).contiguous()
