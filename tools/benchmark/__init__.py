@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=512,
         metavar='C',
         help='of the heads; the feature map has 4 C (default: 512). With few, '
-        'on few positions, a step is the host and its calls')
+        'on few positions, a step is the time of the host')
     add('--rounds',
         type=at_least(1),
         default=10,
