@@ -22,8 +22,6 @@ from .ops.choice import implementation, no_autocast, reweighting
 from .ops.functions import is_plain
 from .projection import Projection
 
-DEVICES = 'cpu', 'cuda'  # that have native_batch_norm
-
 
 def fits(module: nn.Module, x: Tensor) -> bool:
     """Return whether :func:`context` computes what a CaCModule does for x.
@@ -44,10 +42,9 @@ def fits(module: nn.Module, x: Tensor) -> bool:
     shapes = [(sets * taps, c, 1, 1), (sets * taps, ), (sets * c, c, 1, 1),
               (sets * c, )] + [(sets * c, )] * 4
     dtype = torch.promote_types(x.dtype, torch.float32)
-    return (x.shape[1] == c and sets in (1, len(module.dilations))
-            and x.device.type in DEVICES and all(
-                t.shape == shape and t.dtype == dtype and t.device == x.device
-                for t, shape in zip(tensors, shapes)))
+    return (x.shape[1] == c and sets in (1, len(module.dilations)) and all(
+        t.shape == shape and t.dtype == dtype and t.device == x.device
+        for t, shape in zip(tensors, shapes)))
 
 
 def _is_batch_norm(norm: nn.Module) -> bool:

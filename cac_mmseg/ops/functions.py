@@ -13,6 +13,7 @@ from . import decomposed
 from .choice import implementation, no_autocast, reweighting
 
 PLAIN = Tensor, torch.nn.Parameter
+DEVICES = ('cpu', )  # and 'cuda', once a GPU has measured what it gives
 
 
 def is_plain(*tensors: Tensor) -> bool:
@@ -20,20 +21,21 @@ def is_plain(*tensors: Tensor) -> bool:
 
     No compilation, export or trace, no mode of dispatch or of functions, no
     transform of ``torch.func``, no forward AD; no tensor that is a subclass,
-    on meta, lazily negated, or several of
+    elsewhere than on :data:`DEVICES`, lazily negated, or several of
     ``autograd.grad(is_grads_batched=True)``.
     """
     if torch.compiler.is_compiling():
         return False
-    return (torch._C._len_torch_dispatch_stack() == 0
-            and not torch._C._is_torch_function_mode_enabled()
-            and torch._C._functorch.peek_interpreter_stack() is None
-            and forward_ad._current_level < 0
-            and torch._C._get_tracing_state() is None
-            and not torch.onnx.is_in_onnx_export() and all(
-                type(t) in PLAIN and not t.is_meta and not t.is_neg()
-                and not torch._C._functorch.is_legacy_batchedtensor(t)
-                for t in tensors))
+    return (
+        torch._C._len_torch_dispatch_stack() == 0
+        and not torch._C._is_torch_function_mode_enabled()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and forward_ad._current_level < 0
+        and torch._C._get_tracing_state() is None
+        and not torch.onnx.is_in_onnx_export() and all(
+            type(t) in PLAIN and t.device.type in DEVICES and not t.is_neg()
+            and not torch._C._functorch.is_legacy_batchedtensor(t)
+            for t in tensors))
 
 
 def is_transformed() -> bool:
