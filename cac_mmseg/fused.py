@@ -5,7 +5,7 @@ The operations of :func:`.functional.predict_kernels`, batch normalisation and
 half as long, and the gradient of X by the queries is added in place to the one
 by the re-weighting, so that no second map is written and read.
 """
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, Optional, Sequence, Tuple
 
 import torch
 import torch.distributed as dist
@@ -19,7 +19,7 @@ from .checks import check_batch_norm, check_feature_map
 from .functional import predict_kernels, reweight
 from .intact import has_hooks
 from .ops.choice import implementation, no_autocast, reweighting
-from .ops.functions import is_plain
+from .ops.functions import differentiate, is_plain
 from .projection import Projection
 
 
@@ -144,29 +144,22 @@ class Context(Function):
                     torch.bmm(flipped, means).view(-1), grad_scale, grad_shift)
 
 
-def _differentiate(ctx: Any, grad: Tensor) -> List[Optional[Tensor]]:
+def _differentiate(ctx: Any, grad: Tensor) -> Tuple[Tensor, ...]:
     """Return the gradients of the inputs, differentiable themselves."""
-    create_graph = torch.is_grad_enabled()
     saved = ctx.saved_tensors  # once: a hook may have to compute them
     running = (None, None) if ctx.training else saved[-2:]
-    with torch.enable_grad(), no_autocast(grad):
-        # aliases: the derivative is the direct one, also where one of these
-        # tensors was computed from another
-        inputs = [t.view_as(t) for t in saved[:7]]
-        (x, query_weight, query_bias, key_weight, key_bias, scale,
-         shift) = inputs
+    size = saved[10].shape[4]
+
+    def function(x: Tensor, query_weight: Tensor, query_bias: Tensor,
+                 key_weight: Tensor, key_bias: Tensor, scale: Tensor,
+                 shift: Tensor) -> Tensor:
         c = x.shape[1]
-        size = saved[10].shape[4]
         kernels = predict_kernels(x, query_weight.flatten(1), query_bias,
                                   key_weight.view(-1, c, c),
                                   key_bias.view(-1, c), size)
         normalised = F.batch_norm(
             kernels.flatten(1, 2), *running, scale, shift, ctx.training, 0.,
             ctx.eps)
-        y = reweight(x, normalised.view_as(kernels), ctx.dilations)
-        grads = torch.autograd.grad(
-            y, [t for t in inputs if t.requires_grad],
-            grad,
-            create_graph=create_graph)
-    remaining = iter(grads)
-    return [next(remaining) if t.requires_grad else None for t in inputs]
+        return reweight(x, normalised.view_as(kernels), ctx.dilations)
+
+    return differentiate(function, saved[:7], [grad])

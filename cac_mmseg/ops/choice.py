@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
+from . import eager
+
 # Modules of kernels. Nothing was measured yet of triton_rolling and
 # triton_split_pooling, which take fewer instructions.
 KERNELS = dict(reweight='triton_reweighting', pool_queries='triton_pooling')
@@ -39,7 +41,6 @@ def implementation(x: Tensor, operation: str, taps: int = 0) -> ModuleType:
     """Return :mod:`.eager`, or a module of Triton kernels."""
     if (x.dtype == torch.float64 or not x.numel()
             or why_not_triton(x.device, taps)):
-        from . import eager
         return eager
     try:
         # Triton is not there on every machine

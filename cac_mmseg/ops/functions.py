@@ -46,9 +46,12 @@ def is_transformed() -> bool:
             or torch._C._functorch.peek_interpreter_stack() is not None)
 
 
-def _differentiate(function: Callable, inputs: Sequence[Tensor],
-                   grads: Sequence[Tensor]) -> Tuple[Tensor, ...]:
-    """Return the gradients of inputs, by what transforms can differentiate."""
+def differentiate(function: Callable, inputs: Sequence[Tensor],
+                  grads: Sequence[Tensor]) -> Tuple[Tensor, ...]:
+    """Return the gradients of inputs, by a function of plain PyTorch calls.
+
+    They can be differentiated, where autograd or a transform asks for it.
+    """
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad(), no_autocast(inputs[0]):
         # aliases, which keep the tangents that detach() drops
@@ -70,7 +73,7 @@ class PoolQueries(Function):
     def backward(ctx: Any, *grads: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         inputs = ctx.saved_tensors
         if is_transformed():
-            return _differentiate(decomposed.pool_queries, inputs, grads)
+            return differentiate(decomposed.pool_queries, inputs, grads)
         if torch.is_grad_enabled() or not is_plain(*grads, *inputs):
             return torch.ops.cac_mmseg.pool_queries_backward(*grads, *inputs)
         with no_autocast(inputs[0]):
@@ -98,7 +101,7 @@ class Reweight(Function):
             def function(x: Tensor, kernels: Tensor) -> Tensor:
                 return decomposed.reweight(x, kernels, ctx.dilations)
 
-            return (*_differentiate(function, arguments[1:3], [grad]), None)
+            return (*differentiate(function, arguments[1:3], [grad]), None)
         if torch.is_grad_enabled() or not is_plain(*arguments[:3]):
             return (*torch.ops.cac_mmseg.reweight_backward(*arguments), None)
         with no_autocast(grad):
