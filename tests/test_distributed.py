@@ -9,6 +9,12 @@ import sys
 import pytest
 from conftest import ROOT
 
+# a process that exits with gloo's threads running may abort
+END = '''
+dist.barrier()
+dist.destroy_process_group()
+'''
+
 # mmengine's pytorch launcher asks for a GPU per rank; a process group that is
 # there already is taken as it is
 TRAIN = '''
@@ -43,7 +49,7 @@ dist.all_gather(ranks, weights)
 assert all((other == weights).all() for other in ranks)
 # in one write: the ranks share the pipe
 sys.stdout.write(f'rank {dist.get_rank()} agrees\\n')
-'''
+''' + END
 
 # each rank takes its share of a batch; rank 0 takes all of it, too. Then, what
 # one rank finds, all raise: none waits until a timeout
@@ -123,7 +129,7 @@ try:
 except OSError as error:
     assert 'refused' in str(error)
 sys.stdout.write(f'rank {rank} agrees\\n')
-'''
+''' + END
 
 
 def torchrun(script, ranks, *arguments, cwd, options=('--standalone', )):
