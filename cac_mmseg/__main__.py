@@ -20,6 +20,7 @@ COMMANDS = {
     'doctor': 'what is installed, what is missing, how to fix it',
     'explain': 'where a prediction got its context from',
     'export': 'a model as ONNX or as a PyTorch program',
+    'init': 'a config for a folder of images and one of label maps',
     'predict': 'classes of images by an exported file, without mmseg',
     'prepare': 'a data set from its official files (PASCAL Context)',
     'publish': 'slim, safe weights from a checkpoint',

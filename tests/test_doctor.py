@@ -201,14 +201,14 @@ def test_the_host_of_the_weights_is_asked(monkeypatch, cli, tmp_path, name,
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f'http://127.0.0.1:{server.server_port}/{name}'
     monkeypatch.setattr(checkpoint, 'get_external_models',
-                        lambda: {doctor.WEIGHTS: url})
+                        lambda: {'resnet50_v1c': url})
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     try:
         assert words in cli('doctor')[1]
         cached = tmp_path / 'checkpoints'
         cached.mkdir()
         (cached / name).touch()
-        assert f'is in {cached}' in cli('doctor')[1]
+        assert f'{cached / name} is there' in cli('doctor')[1]
     finally:
         server.shutdown()
         server.server_close()

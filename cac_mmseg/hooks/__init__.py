@@ -1,9 +1,10 @@
-"""Hooks: checks before a run, pictures after a validation, a CUDA graph."""
+"""Hooks: checks before a run, its log, pictures, a CUDA graph."""
+from .compact_log import CompactRunner, FirstIterationLoggerHook
 from .cuda_graph import CUDAGraphHook
 from .pictures import PredictionPictureHook, WeightingMapsHook
 from .preflight import PreflightHook
 
 __all__ = [
-    'CUDAGraphHook', 'PredictionPictureHook', 'PreflightHook',
-    'WeightingMapsHook'
+    'CUDAGraphHook', 'CompactRunner', 'FirstIterationLoggerHook',
+    'PredictionPictureHook', 'PreflightHook', 'WeightingMapsHook'
 ]

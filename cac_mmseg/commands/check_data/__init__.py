@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional
 
 import numpy as np
+from mmengine.config import Config
 
 from ...drawing.draw import draw_rows, save_picture
 from ...drawing.reader import Reader
@@ -135,21 +136,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the tables and the problems; exit with 1 if there are any.
+    """Check the data of a config; exit with 1 if there are problems.
 
     Raises:
-        FileNotFoundError, ValueError: See :func:`check`.
+        FileNotFoundError, ValueError: See :func:`examine`.
     """
     config = load_config(arguments.config)
     name = Path(arguments.config).stem
     out = make_folder(arguments.out or Path('work_dirs', name, 'data'))
     config.merge_from_dict(arguments.cfg_options)
+    sys.exit(bool(examine(config, out, arguments.workers)))
+
+
+def examine(config: Config, out: Path, workers: int) -> int:
+    """Print the tables and the problems, and return their number.
+
+    Args:
+        config: As read from a file.
+        out: Folder for samples.png and problems.txt.
+        workers: Processes that read.
+
+    Raises:
+        FileNotFoundError, ValueError: See :func:`check`; if the config has no
+            data set.
+    """
     reports = [
-        report for report in (check(config, split, arguments.workers)
+        report for report in (check(config, split, workers)
                               for split in SPLITS) if report
     ]
     if not reports:
-        raise UserError(f'{arguments.config} has no data set: neither '
+        raise UserError(f'{config.filename} has no data set: neither '
                         'train_dataloader, val_dataloader nor '
                         'test_dataloader')
     print(table(reports))
@@ -173,4 +189,4 @@ def run(arguments: argparse.Namespace) -> None:
     if picture is not None:
         save_picture(picture, out / 'samples.png')
         print(f'samples: {out / "samples.png"}')
-    sys.exit(bool(problems))
+    return len(problems)

@@ -6,11 +6,8 @@ trained before something is fixed, 0 otherwise.
 import argparse
 import platform
 import sys
-import urllib.error
-import urllib.request
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Iterator, NamedTuple, Optional
 
 from ...errors import UserError
@@ -18,8 +15,7 @@ from ...stack.env import (DISTRIBUTIONS, ONEDL, OPENMMLAB, installed,
                           require_stack)
 
 MIM = ('onedl-mim', 'openmim')
-WEIGHTS = 'resnet50_v1c'
-SECONDS = 5  # to wait for the host of the weights
+WEIGHTS = 'open-mmlab://resnet50_v1c'
 
 
 class Finding(NamedTuple):
@@ -146,22 +142,15 @@ def _registry() -> Finding:
 
 
 def _host() -> Finding:
-    import torch
-    from mmengine.runner.checkpoint import get_external_models
-    url = get_external_models()[WEIGHTS]
-    cached = Path(torch.hub.get_dir(), 'checkpoints', url.split('/')[-1])
-    if cached.is_file():
-        return Finding('ok', 'weights', f'{WEIGHTS} is in {cached.parent}')
-    try:
-        request = urllib.request.Request(url, method='HEAD')
-        with urllib.request.urlopen(request, timeout=SECONDS):
-            return Finding('ok', 'weights', f'{url} answers')
-    except (urllib.error.URLError, OSError) as error:
-        return Finding(
-            'note', 'weights', f'{url} does not answer: {error}',
-            'give a file: --cfg-options model.pretrained=FILE, and try it '
-            'with doctor --weights FILE --config CONFIG; or train from '
-            'scratch with model.pretrained=None')
+    from ...stack.weights import find_weights
+    source = find_weights(WEIGHTS)
+    if not source.error:
+        return Finding('ok', 'weights', f'{source.place} is there')
+    return Finding(
+        'note', 'weights', f'{source.place} {source.error}',
+        'give a file: --cfg-options model.pretrained=FILE, and try it '
+        'with doctor --weights FILE --config CONFIG; or train from '
+        'scratch with model.pretrained=None')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -79,7 +79,7 @@ def _fit(path: str, weights: Dict[str, Tensor], config: Config) -> Finding:
         value.data.fill_(float('nan'))
     try:
         # what a training does: some backbones convert names and shapes
-        with _quiet(), safe_loading():
+        with quiet(), safe_loading():
             backbone.init_weights()
     except Exception as error:  # of any backbone
         return Finding(
@@ -148,8 +148,9 @@ def _some(names: List[str]) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide what mmengine logs of tensors that do not fit: we name them."""
+def quiet() -> Iterator[None]:
+    """Hide what mmengine logs, such as of tensors: we name what does not fit.
+    """
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -1,0 +1,45 @@
+"""The classes of label maps: their names and colours."""
+from typing import List, Optional, Tuple
+
+from ...errors import UserError
+from ...stack.classes import default_palette, read_classes
+from ...stack.words import counted
+from .pairs import Pairs
+from .survey import Survey, convert
+
+FILE = 'classes.txt'  # in the folder of labels, as prepare labels writes it
+
+
+def name_classes(given: Optional[str], found: Survey,
+                 pairs: Pairs) -> Tuple[List[str], List[List[int]]]:
+    """Return names and colours of the classes.
+
+    Args:
+        given: A file of classes, or None for that in the folder of labels.
+        found, pairs: What label maps hold.
+
+    Raises:
+        UserError: If label maps have values that are no class.
+    """
+    values = sorted(found.counts([*found.samples]))
+    there = pairs.labels / FILE
+    path = given or (there if there.is_file() else None)
+    if path:
+        table = read_classes(path)
+        names, palette = table.names, table.palette
+    else:
+        names = [f'class {i}' for i in range(len(values))]
+        palette = default_palette(len(values))
+    wrong = [value for value in values if value >= len(names)]
+    if wrong:
+        few = ', '.join(map(str, wrong[:8])) + ', ...' * (len(wrong) > 8)
+        has = f'{path} has {counted(len(names), "class", "classes")}' if path \
+            else f'there are {len(names)} different values'
+        raise UserError(f'label maps have the values {few}, and {has}: 0 to '
+                        f'{len(names) - 1}. {convert(pairs)}')
+    if len(values) < 2:
+        raise UserError(
+            f'all labels are {"".join(map(str, values)) or "255, ignored"}: '
+            'there is nothing to tell apart. A mask of one object has two '
+            f'classes, the rest and the object. {convert(pairs)}')
+    return names, palette

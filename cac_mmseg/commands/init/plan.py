@@ -1,0 +1,133 @@
+"""The numbers of a config, from its data and the machine it is made on."""
+from collections import Counter
+from statistics import median
+from typing import List, NamedTuple, Optional, Sequence, Tuple
+
+from .survey import Survey
+
+EPOCHS = 100  # of a training, within the limits of ITERATIONS
+ITERATIONS = 400, 20000
+RARE = 0.01  # share of pixels below which a class weight is proposed
+MAX_WEIGHT = 10.
+STRIDE = 32  # crops are a multiple of it
+
+
+class Machine(NamedTuple):
+    """What a machine can do.
+
+    Args:
+        name: In words.
+        base: Config that it trains by default.
+        side: Pixels of a crop at most.
+        longest: Pixels of an image at most.
+        batch: Crops.
+        minutes: Of a training.
+    """
+    name: str
+    base: str
+    side: int
+    longest: int
+    batch: int
+    minutes: int
+
+
+CPU = Machine('a CPU', 'cac_mobilenet-v2-d8_cityscapes', 256, 512, 4, 30)
+# no weights to start from: fewer layers learn sooner
+SCRATCH = CPU._replace(base='cac_r18_camvid')
+GPU = Machine('a GPU', 'cac_r50_camvid', 512, 1024, 8, 480)
+
+
+class Sizes(NamedTuple):
+    """How images are resized and cropped; all are height and width.
+
+    Args:
+        scale: That images are fitted into, None where they keep their size.
+        crop: Of training.
+        why: In words.
+    """
+    scale: Optional[Tuple[int, int]]
+    crop: Tuple[int, int]
+    why: str
+
+
+def sizes(found: Survey, machine: Machine) -> Sizes:
+    """Choose scale and crop from the sizes of images.
+
+    Images of one size, or within the limit of the machine, keep their scale;
+    of several sizes and larger, all get the same longer side.
+    """
+    shapes = [sample.size for sample in found.samples.values()]
+    largest = max(max(shape) for shape in shapes)
+    if len({*shapes}) == 1:
+        ratio = min(1., machine.longest / largest)
+        scale = tuple(round(side * ratio) for side in shapes[0])
+        return Sizes(
+            scale, _crop(scale, machine.side),
+            'all images are {1} x {0}'.format(*shapes[0]) +
+            ', and halved or more for this machine' * (ratio <= 0.5) +
+            ', and made smaller for this machine' * (0.5 < ratio < 1))
+    middle = tuple(int(median(side)) for side in zip(*shapes))
+    smallest = min(min(shape) for shape in shapes)
+    between = f'images have sides of {smallest} to {largest} pixels'
+    if largest <= machine.longest:
+        return Sizes(None, _crop(middle, machine.side),
+                     f'{between}, and keep their scale')
+    ratio = machine.longest / max(middle)
+    fitted = tuple(round(side * ratio) for side in middle)
+    return Sizes((machine.longest, ) * 2, _crop(fitted, machine.side),
+                 f'{between}; all are fitted into {machine.longest}')
+
+
+def _crop(size: Sequence[int], most: int) -> Tuple[int, int]:
+    return tuple(
+        min(most, max(STRIDE, side // STRIDE * STRIDE)) for side in size)
+
+
+class Schedule(NamedTuple):
+    """Iterations of a training, between validations, and between log lines."""
+    iterations: int
+    validation: int
+    log: int
+
+
+def schedule(images: int, batch: int, step: float, validation: float,
+             minutes: float) -> Schedule:
+    """Choose how long to train.
+
+    Args:
+        images: For training.
+        batch: Crops of an iteration.
+        step: Seconds of an iteration.
+        validation: Seconds of a validation.
+        minutes: Of a training at most.
+    """
+    least, most = ITERATIONS
+    wanted = min(max(EPOCHS * images // batch, least), most)
+    iterations = _rounded(min(wanted, max(60 * minutes / step, least / 4)))
+    # a fifth of the time at most goes to validations
+    count = min(max(0.2 * iterations * step / validation, 1), 10)
+    return Schedule(iterations, -(-iterations // int(count)),
+                    int(min(max(20 / step, 1), 50)))
+
+
+def _rounded(value: float) -> int:
+    """Return about the same, with two digits."""
+    unit = 10**max(len(str(int(value))) - 2, 0)
+    return max(int(value) // unit * unit, 1)
+
+
+def class_weights(counts: Counter, classes: int) -> Optional[List[float]]:
+    """Propose weights for a loss where a class is rare, else None.
+
+    Of a class the square root of the median share over its own.
+    """
+    total = max(sum(counts.values()), 1)
+    shares = [counts[i] / total for i in range(classes)]
+    present = [share for share in shares if share]
+    if not present or min(present) >= RARE:
+        return None
+    middle = median(present)
+    return [
+        round(min((middle / share)**0.5, MAX_WEIGHT), 2) if share else 1.
+        for share in shares
+    ]

@@ -1,0 +1,74 @@
+"""A terminal that shows how a training goes; the log file has the rest."""
+import logging
+from typing import Any
+
+from mmengine.hooks import LoggerHook
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS, RUNNERS
+
+LINES = 30  # that are shown before the first iteration
+# from where on all is shown: tables of results are long, too
+STARTED = 'before_train_iter', 'before_val_iter', 'before_test_iter'
+
+
+class FewLines(logging.Filter):
+    """Lets messages through that fit into what is left of some lines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = LINES
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a message is shown; warnings always are."""
+        lines = record.getMessage().count('\n') + 1
+        if record.levelno > logging.INFO or lines > self.left:
+            return record.levelno > logging.INFO
+        self.left -= lines
+        return True
+
+
+@RUNNERS.register_module()
+class CompactRunner(Runner):
+    """mmengine's Runner, whose terminal stays readable.
+
+    Until the first iteration 30 lines are shown, and warnings; environment,
+    config, hooks and layers, over 600 lines, are in the log file.
+    To turn it on: ``runner_type = 'CompactRunner'``.
+    """
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """See :meth:`mmengine.runner.Runner.build_logger`."""
+        logger = super().build_logger(*args, **kwargs)
+        self._few_lines = FewLines()
+        for handler in _terminals(logger):
+            handler.addFilter(self._few_lines)
+        logger.info(f'Config, environment and all messages: {self._log_dir}')
+        return logger
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """See :meth:`mmengine.runner.Runner.call_hook`."""
+        if fn_name in STARTED:
+            for handler in _terminals(self.logger):
+                handler.removeFilter(self._few_lines)
+        super().call_hook(fn_name, **kwargs)
+
+
+def _terminals(logger: logging.Logger) -> list:
+    return [
+        handler for handler in logger.handlers
+        if type(handler) is logging.StreamHandler
+    ]
+
+
+@HOOKS.register_module()
+class FirstIterationLoggerHook(LoggerHook):
+    """mmengine's LoggerHook, which also logs the first iteration.
+
+    A loss and the time left are seen at once, not after ``interval``
+    iterations.
+    """
+
+    def every_n_inner_iters(self, inner_iter: int, n: int) -> bool:
+        """Return whether an iteration is logged."""
+        return inner_iter == 0 or super().every_n_inner_iters(inner_iter, n)
