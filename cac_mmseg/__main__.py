@@ -22,7 +22,7 @@ COMMANDS = {
     'export': 'a model as ONNX or as a PyTorch program',
     'init': 'a config for a folder of images and one of label maps',
     'predict': 'classes of images by an exported file, without mmseg',
-    'prepare': 'a data set from its official files (PASCAL Context)',
+    'prepare': 'label maps that mmseg reads, from pictures or official files',
     'publish': 'slim, safe weights from a checkpoint',
     'visualize': 'a page per image: prediction, weighting maps, kernels',
 }

@@ -7,7 +7,7 @@ from mmseg.datasets import PascalContextDataset
 from PIL import Image
 from scipy.io import savemat
 
-from cac_mmseg.commands.prepare import pascal_context
+from cac_mmseg.commands.prepare import pascal_masks
 
 NAMES = PascalContextDataset.METAINFO['classes'][1:]
 # names and fillers in the official order, that of the alphabet
@@ -214,7 +214,7 @@ def test_a_full_disk_leaves_no_half_mask(official, monkeypatch, run):
         file.write_bytes(b'half')
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(pascal_context.Image.Image, 'save', fill)
+    monkeypatch.setattr(pascal_masks.Image.Image, 'save', fill)
     assert 'No space left' in run(status=1)
     assert not [*masks(official).iterdir()]
 

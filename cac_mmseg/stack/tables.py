@@ -29,3 +29,19 @@ def figures_table(columns: Dict[str, Tuple[str, str, Any]],
         form.format(row[key] * factor) if key in row else ''
         for key, form, factor in zip(keys, formats, factors)
     ] for row in rows])
+
+
+def class_table(names: Sequence[str], pixels: Sequence[int],
+                images: Sequence[int]) -> str:
+    """Return how often classes occur, as a Markdown table.
+
+    Args:
+        names: With their indices.
+        pixels: Of each class.
+        images: In which it occurs.
+    """
+    total = max(sum(pixels), 1)
+    return markdown_table(
+        ('class', 'pixels', 'images'),
+        [(name, f'{100 * count / total:.2f} %', found)
+         for name, count, found in zip(names, pixels, images)])

@@ -1,0 +1,115 @@
+"""Label maps from the annotations of COCO, by pycocotools."""
+import json
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import numpy as np
+
+from ...errors import MissingFileError, UserError
+from ...stack.classes import IGNORED, ClassTable, default_palette
+from ...stack.files import read_text
+from .masks import Mask, make_mask
+
+BACKGROUND = 'background'
+PARTS = ('images', 'annotations', 'categories')
+
+# what paint_coco takes: image, annotations, class of each category, how many,
+# and the label map
+Painting = Tuple[dict, List[dict], Dict[int, int], int, Path]
+
+
+def read_coco(path: Path, out: Path) -> Tuple[ClassTable, List[Painting]]:
+    """Read classes, and what each image's label map is painted from.
+
+    Class 0 is the background, categories follow in the order of their ids;
+    those of one name, or named background, are one class.
+
+    Args:
+        path: Of the JSON file.
+        out: Folder of the label maps.
+
+    Raises:
+        UserError: If it is no such file, or pycocotools is missing.
+    """
+    if not find_spec('pycocotools'):
+        raise UserError(f'{path} needs pycocotools: pip install pycocotools '
+                        '(the extra "coco")')
+    if not path.is_file():
+        raise MissingFileError(f'--labels {path} is not a file')
+    try:
+        data = json.loads(read_text(path))
+        images, annotations, categories = (data[part] for part in PARTS)
+        named = {c['id']: c['name'] for c in categories}
+        of_image: Dict[Any, List[dict]] = {i['id']: [] for i in images}
+        for annotation in annotations:
+            if annotation['category_id'] not in named:
+                raise KeyError(f'category {annotation["category_id"]}')
+            of_image[annotation['image_id']].append(annotation)
+        names = [
+            *dict.fromkeys([BACKGROUND, *(named[i] for i in sorted(named))])
+        ]
+        classes = {i: names.index(name) for i, name in named.items()}
+        sources: Dict[Path, str] = {}
+        for image in images:
+            name = image['file_name']
+            target = (out / name).with_suffix('.png')
+            if out.resolve() not in target.resolve().parents:
+                raise UserError(f'{path}: the image {name} is not below a '
+                                'folder: file_name must be a relative path')
+            if target in sources:
+                raise UserError(f'{path}: {sources[target]} and {name} would '
+                                f'both be written to {target}')
+            sources[target] = name
+    except json.JSONDecodeError as error:
+        raise UserError(f'{path} is no JSON: {error}') from error
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f'{path} is no file of COCO with {", ".join(PARTS)} that belong '
+            f'together: {type(error).__name__}: {error}') from error
+    if len(names) > IGNORED:
+        raise UserError(f'{path} has {len(names)} classes with the background;'
+                        f' labels of 8 bits have {IGNORED}')
+    table = ClassTable(names, default_palette(len(names)), {})
+    return table, [(image, of_image[image['id']], classes, len(names), target)
+                   for image, target in zip(images, sources)]
+
+
+def paint_coco(image: dict, annotations: List[dict], classes: Dict[int, int],
+               count: int, target: Path) -> Mask:
+    """Make the label map of an image; a failure is returned, not raised."""
+    name = str(image['file_name'])
+    try:
+        size = int(image['height']), int(image['width'])
+    except (KeyError, TypeError, ValueError):
+        return Mask(name, failure='it has no height and width')
+    return make_mask(name, target, size, count,
+                     partial(_paint, annotations, classes, size))
+
+
+def _paint(annotations: List[dict], classes: Dict[int, int],
+           size: Tuple[int, int]) -> np.ndarray:
+    """Paint large regions first; crowds are ignored."""
+    mask = np.zeros(size, np.uint8)
+    regions = [(_region(a, size), a) for a in annotations]
+    for region, annotation in sorted(regions, key=lambda r: -r[0].sum()):
+        crowd = annotation.get('iscrowd')
+        mask[region] = IGNORED if crowd else classes[annotation['category_id']]
+    return mask
+
+
+def _region(annotation: dict, size: Tuple[int, int]) -> np.ndarray:
+    from pycocotools import mask
+    shape = annotation.get('segmentation')
+    if not shape:
+        raise UserError(f'annotation {annotation.get("id")} has no region, '
+                        'but a box at most')
+    if isinstance(shape, list) or isinstance(shape['counts'], list):
+        shape = mask.frPyObjects(shape, *size)
+    if isinstance(shape, list):  # polygons
+        shape = mask.merge(shape)
+    if tuple(shape['size']) != size:
+        raise UserError(f'annotation {annotation.get("id")} is of the size '
+                        f'{shape["size"]}, its image of {size}')
+    return mask.decode(shape).astype(bool)
