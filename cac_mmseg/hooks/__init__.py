@@ -1,9 +1,10 @@
-"""Hooks: checks before a run, pictures after a validation, a CUDA graph."""
+"""Hooks: checks before a run, what a validation shows, a CUDA graph."""
 from .cuda_graph import CUDAGraphHook
-from .pictures import PredictionPictureHook, WeightingMapsHook
+from .pictures import WeightingMapsHook
 from .preflight import PreflightHook
+from .report import PredictionPictureHook, ReportHook
 
 __all__ = [
-    'CUDAGraphHook', 'PredictionPictureHook', 'PreflightHook',
+    'CUDAGraphHook', 'PredictionPictureHook', 'PreflightHook', 'ReportHook',
     'WeightingMapsHook'
 ]
