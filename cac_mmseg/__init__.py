@@ -28,7 +28,7 @@ else:
     from .datasets import (CamVidDataset, CheckLabels, ContextShapesDataset,
                            CrossingDataset)
     from .hooks import (CUDAGraphHook, PredictionPictureHook, PreflightHook,
-                        WeightingMapsHook)
+                        ReportHook, WeightingMapsHook)
     from .stack.config import config_path
 
 __version__ = '0.2.0.dev0'
@@ -37,5 +37,5 @@ __all__ = [
     'ChannelAttentionModule', 'CheckLabels', 'ContextShapesDataset',
     'CrossingDataset', 'FCKernelModule', 'FixedKernelModule',
     'GAPKernelModule', 'IdentityModule', 'PredictionPictureHook',
-    'PreflightHook', 'WeightingMapsHook', 'config_path'
+    'PreflightHook', 'ReportHook', 'WeightingMapsHook', 'config_path'
 ]

@@ -59,12 +59,12 @@ def test_one_feature_map(adopt):
     assert after.custom_imports.imports == ['math', 'cac_mmseg']
     hooks = {*after.default_hooks} - {*before.default_hooks}
     assert {after.default_hooks[name].type for name in hooks} == {
-        'PreflightHook', 'PredictionPictureHook'}  # yapf: disable
+        'PreflightHook', 'ReportHook'}  # yapf: disable
     for key in {*before} - {'model', 'custom_imports', 'default_hooks'}:
         assert after[key] == before[key]
     for key in {*before.model} - {'decode_head'}:
         assert after.model[key] == before.model[key]
-    assert 'PreflightHook and PredictionPictureHook come with it' in out
+    assert 'PreflightHook and ReportHook come with it' in out
     assert out.endswith('mim train mmsegmentation cac_mine.py\n')
     head = build(ConfigDict(new, norm_cfg=dict(type='BN')))
     count = sum(p.numel() for p in head.parameters())

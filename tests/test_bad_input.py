@@ -18,8 +18,8 @@ from test_publish import Payload
 
 from cac_mmseg import (CaCHead, CaCModule, ChannelAttentionModule, CheckLabels,
                        ContextShapesDataset, FCKernelModule, GAPKernelModule,
-                       IdentityModule, PredictionPictureHook,
-                       WeightingMapsHook, config_path)
+                       IdentityModule, ReportHook, WeightingMapsHook,
+                       config_path)
 
 MODULE = dict(in_channels=4)
 HEAD = dict(in_channels=4, channels=4, num_classes=3)
@@ -49,7 +49,7 @@ WRONG = [
         split=['training', None],
         num_images=[0, 1e3],
         seed=[-1, 'a'])),
-    (PredictionPictureHook, {}, dict(num_images=[0, 2.5, True])),
+    (ReportHook, {}, dict(num_images=[0, 2.5, True])),
     (WeightingMapsHook, {}, dict(num_images=[0, '1'], num_channels=[0])),
 ]  # yapf: disable
 

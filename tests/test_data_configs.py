@@ -53,7 +53,7 @@ def test_trains_and_tests_on_the_genuine_layout(tmp_path, configs, name,
     output = tool('train', 'small.py')
     arguments = 'test', 'small.py', 'work/iter_2.pth'
     assert miou(tool(*arguments)) == miou(output)
-    assert (tmp_path / 'work/test_prediction.png').is_file()
+    assert (tmp_path / 'work/test_report.png').is_file()
     if name in ('cityscapes', 'pcontext60'):  # whole, and in windows
         assert miou(tool(*arguments, '--tta')) > 0
 

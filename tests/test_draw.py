@@ -37,6 +37,19 @@ def tiles(figure):
             yield ax.images[0].get_array(), (x, height - y - h, w, h)
 
 
+@pytest.mark.parametrize('size', [(40, 60), (60, 40), (33, 100)])
+def test_shows_image_truth_and_prediction_in_this_order(size):
+    picture = draw_rows([row(*size, 1, 2), row(*size, 255, 0)], TITLES, META)
+    assert picture.dtype == np.uint8
+    height, width = picture.shape[:2]
+    columns = np.linspace(width / 6, width * 5 / 6, 3).astype(int)
+    # titles above, legend below: a quarter and half way down are rows 1 and 2
+    sky, road, car = META['palette'][:3]
+    for y, colours in ((height // 4, ([77] * 3, road, car)),
+                       (int(height * 0.6), ([77] * 3, [255] * 3, sky))):
+        assert picture[y, columns].tolist() == [*colours]
+
+
 def test_the_legend_lists_what_is_drawn(figures):
     draw_rows([row(40, 60, 3, 2), row(40, 60, 3, 1)], TITLES, META)
     assert legend(figures[-1]) == ['road', '_background_', 'a $x_1$ $ b']

@@ -51,14 +51,14 @@ def trained(tmp_path_factory, configs):
     return cwd, config, options, output, folder, test
 
 
-def test_train_ends_with_the_score_and_a_picture(trained):
+def test_train_ends_with_the_score_and_a_page(trained):
     cwd, _, _, output, work_dir, _ = trained
     assert len(re.findall(r'Iter\(train\) +\[\d/6\]', output)) == 6
     last = [line for line in output.splitlines() if 'INFO' in line][-1]
-    path = re.search(r'val mIoU [\d.]+, picture: (.+\.png)', last)[1]
+    path = re.search(r'val mIoU [\d.]+, report: (.+\.png)', last)[1]
     page, = work_dir.rglob('vis_image/weighting_maps_0_6.png')
-    for picture in (cwd / path, page):
-        assert cv2.imread(str(picture)).shape[1] == 1200
+    for picture, width in ((cwd / path, 1600), (page, 1200)):
+        assert cv2.imread(str(picture)).shape[1] == width
 
 
 def test_a_test_repeats_the_score_of_training(trained):
@@ -68,7 +68,7 @@ def test_a_test_repeats_the_score_of_training(trained):
         config, '--checkpoint', work_dir / 'iter_6.pth', '--work-dir',
         'tested', '--show-dir', 'shown', *options, cwd=cwd)  # yapf: disable
     assert miou(tested.stdout) == miou(output)
-    assert (cwd / 'tested/test_prediction.png').is_file()
+    assert (cwd / 'tested/test_report.png').is_file()
     assert len(list(cwd.rglob('vis_image/test_00000*.png'))) == 6
     assert miou(test(work_dir, '--work-dir', 'augmented', '--tta')) > 0
 

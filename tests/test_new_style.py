@@ -76,5 +76,5 @@ def test_adopt_prints_what_to_add(new_style, tmp_path, cli):
     assert head.norm_cfg.type == 'SyncBN'
     assert head.loss_decode.type == 'CrossEntropyLoss'
     hooks = {hook.type for hook in config.default_hooks.values()}
-    assert hooks == {'PreflightHook', 'PredictionPictureHook'}
+    assert hooks == {'PreflightHook', 'ReportHook'}
     assert 'PreflightHook' not in cli('adopt "new style.py" --no-hooks')[1]

@@ -1,10 +1,11 @@
-"""Hooks: checks before a run, its log, pictures, a CUDA graph."""
+"""Hooks: checks before a run, its log, a report after it, a CUDA graph."""
 from .compact_log import CompactRunner, FirstIterationLoggerHook
 from .cuda_graph import CUDAGraphHook
-from .pictures import PredictionPictureHook, WeightingMapsHook
+from .pictures import WeightingMapsHook
 from .preflight import PreflightHook
+from .report import ReportHook
 
 __all__ = [
     'CUDAGraphHook', 'CompactRunner', 'FirstIterationLoggerHook',
-    'PredictionPictureHook', 'PreflightHook', 'WeightingMapsHook'
+    'PreflightHook', 'ReportHook', 'WeightingMapsHook'
 ]

@@ -1,7 +1,6 @@
-"""Hooks that draw predictions and weighting maps after a validation."""
-import os.path as osp
+"""What hooks that draw have in common, and one that draws weighting maps."""
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Iterator, Optional, Sequence
 
 import numpy as np
 from mmengine.dist import is_main_process
@@ -10,16 +9,11 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
-from torch.utils.data import DataLoader
 
 from ..attribution.context import context_modules
 from ..checks import check_int
-from ..drawing.reader import Reader, label_map
+from ..drawing.reader import Reader
 from ..stack.config import unwrapped
-from ..stack.words import counted
-
-TITLES = ('image', 'ground truth', 'prediction')
-Row = Tuple[np.ndarray, Optional[np.ndarray], np.ndarray]
 
 
 class PictureHook(Hook):
@@ -32,7 +26,7 @@ class PictureHook(Hook):
 
     def __init__(self, num_images: int) -> None:
         self.num_images = check_int('num_images', num_images)
-        self.failed = False
+        self.failed = ''  # why, if it did
 
     @contextmanager
     def drawing(self, runner: Runner) -> Iterator[None]:
@@ -40,13 +34,17 @@ class PictureHook(Hook):
         try:
             yield
         except Exception as error:  # of any reader, model and backend
-            self.failed = True
+            self.stop(runner, f'{type(error).__name__}: {error}')
+
+    def stop(self, runner: Runner, why: str) -> None:
+        """Warn, and draw no more."""
+        if not self.failed:
             runner.logger.warning(
-                f'{type(self).__name__} draws no more pictures: '
-                f'{type(error).__name__}: {error}')
+                f'{type(self).__name__} draws no more pictures: {why}')
+        self.failed = why
 
     def idle(self) -> bool:
-        return self.failed or not is_main_process()
+        return bool(self.failed) or not is_main_process()
 
 
 def read_rgb(dataset: Any, path: str) -> np.ndarray:
@@ -57,88 +55,6 @@ def read_rgb(dataset: Any, path: str) -> np.ndarray:
             if info.get('img_path') == path:
                 return Reader(part).load(info).rgb
     raise ValueError(f'{path} is not in the data set')
-
-
-@HOOKS.register_module()
-class PredictionPictureHook(PictureHook):
-    """Save image, ground truth and prediction side by side.
-
-    After each validation (test), a row for each of a few samples, spread over
-    the data set, goes to ``<work_dir>/val_prediction.png``
-    (``test_prediction.png``) and to the visualizer's backends. The log names
-    the file beside the mIoU. mmseg's ``SegVisualizationHook`` writes a picture
-    per image, without legend, and only with ``draw=True``.
-
-    Args:
-        num_images: Rows of the picture.
-    """
-
-    def __init__(self, num_images: int = 4) -> None:
-        super().__init__(num_images)
-        self.rows: List[Row] = []
-
-    def _after_iter(self,
-                    runner: Runner,
-                    batch_idx: int,
-                    data_batch: Optional[dict] = None,
-                    outputs: Optional[Sequence[SegDataSample]] = None,
-                    mode: str = 'train') -> None:
-        if mode == 'train' or self.idle():
-            return
-        with self.drawing(runner):
-            self._add_rows(
-                getattr(runner, f'{mode}_dataloader'), batch_idx, outputs)
-
-    def _add_rows(self, loader: DataLoader, batch_idx: int,
-                  outputs: Sequence[SegDataSample]) -> None:
-        # spread over the data, as neighbours are often frames of one video
-        batches = len(loader)
-        if batch_idx % max(1, batches // self.num_images):
-            return
-        room = self.num_images - len(self.rows)
-        for sample in outputs[:min(room, -(-self.num_images // batches))]:
-            truth = (
-                label_map(sample.gt_sem_seg)
-                if 'gt_sem_seg' in sample else None)
-            self.rows.append((read_rgb(loader.dataset, sample.img_path), truth,
-                              label_map(sample.pred_sem_seg)))
-
-    def after_val_epoch(self,
-                        runner: Runner,
-                        metrics: Optional[Dict[str, float]] = None) -> None:
-        self._save(runner, metrics, 'val')
-
-    def after_test_epoch(self,
-                         runner: Runner,
-                         metrics: Optional[Dict[str, float]] = None) -> None:
-        self._save(runner, metrics, 'test')
-
-    def _save(self, runner: Runner, metrics: Optional[Dict[str, float]],
-              mode: str) -> None:
-        rows, self.rows = self.rows, []
-        if self.idle() or not rows:
-            return
-        with self.drawing(runner):
-            self._draw(runner, rows, metrics, mode)
-
-    def _draw(self, runner: Runner, rows: List[Row],
-              metrics: Optional[Dict[str, float]], mode: str) -> None:
-        # here, so that a training that draws nothing loads no matplotlib
-        from ..drawing.draw import draw_rows, save_picture
-        score = (metrics or {}).get('mIoU')
-        caption = mode
-        if runner.iter:  # 0 where a checkpoint is tested
-            caption += f' after {counted(runner.iter, "iteration")}'
-        if score is not None:
-            caption += f': mIoU {score:.2f}'
-        picture = draw_rows(
-            rows, TITLES, runner.visualizer.dataset_meta, caption=caption)
-        path = osp.join(runner.work_dir, f'{mode}_prediction.png')
-        save_picture(picture, path)
-        runner.visualizer.add_image(f'{mode}_prediction', picture, runner.iter)
-        runner.logger.info(
-            ('' if score is None else f'{mode} mIoU {score:.2f}, ') +
-            f'picture: {path}')
 
 
 @HOOKS.register_module()

@@ -10,7 +10,7 @@ visualizer = dict(
     type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 custom_hooks = [
     dict(type='PreflightHook'),
-    dict(type='PredictionPictureHook', num_images=4)
+    dict(type='ReportHook', num_images=4)
 ]
 log_processor = dict(by_epoch=False)
 log_level = 'INFO'

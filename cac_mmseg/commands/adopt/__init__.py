@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--no-hooks',
         dest='hooks',
         action='store_false',
-        help='leave PreflightHook and PredictionPictureHook out')
+        help='leave PreflightHook and ReportHook out')
     parser.add_argument(
         '--dry-run', action='store_true', help='print the config only')
 

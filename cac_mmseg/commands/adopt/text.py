@@ -2,6 +2,7 @@
 from typing import Any, Dict
 
 from mmengine.config import Config
+from mmseg import registry
 from yapf.yapflib.yapf_api import FormatCode
 
 from ...stack.config import with_type_names
@@ -10,8 +11,7 @@ from .derive import Adoption
 # goes with a cascade: EncoderDecoder does not take it
 CASCADE_ONLY = ('num_stages', )
 HOOKS = dict(
-    preflight=dict(type='PreflightHook'),
-    prediction_picture=dict(type='PredictionPictureHook'))
+    preflight=dict(type='PreflightHook'), report=dict(type='ReportHook'))
 STYLE = dict(
     based_on_style='pep8', split_before_expression_after_opening_paren=True)
 
@@ -110,10 +110,15 @@ def missing_hooks(config: Config) -> Dict[str, dict]:
         *(config.get('custom_hooks') or []),
         *(config.get('default_hooks') or {}).values()
     ]
-    types = {with_type_names(hook['type']) for hook in there if hook}
+    # by class: one has an earlier name, too
+    types = {
+        registry.HOOKS.get(with_type_names(hook['type']))
+        for hook in there if hook
+    }
     return {
         name: hook
-        for name, hook in HOOKS.items() if hook['type'] not in types
+        for name, hook in HOOKS.items()
+        if registry.HOOKS.get(hook['type']) not in types
     }
 
 
