@@ -27,15 +27,16 @@ else:
     from .cac_module import CaCModule
     from .datasets import (CamVidDataset, CheckLabels, ContextShapesDataset,
                            CrossingDataset)
-    from .hooks import (CUDAGraphHook, PredictionPictureHook, PreflightHook,
-                        ReportHook, WeightingMapsHook)
+    from .hooks import (CompactRunner, CUDAGraphHook, FirstIterationLoggerHook,
+                        PreflightHook, ReportHook, WeightingMapsHook)
     from .stack.config import config_path
 
 __version__ = '0.2.0.dev0'
 __all__ = [
     'CUDAGraphHook', 'CaCHead', 'CaCModule', 'CamVidDataset',
-    'ChannelAttentionModule', 'CheckLabels', 'ContextShapesDataset',
-    'CrossingDataset', 'FCKernelModule', 'FixedKernelModule',
-    'GAPKernelModule', 'IdentityModule', 'PredictionPictureHook',
-    'PreflightHook', 'ReportHook', 'WeightingMapsHook', 'config_path'
+    'ChannelAttentionModule', 'CheckLabels', 'CompactRunner',
+    'ContextShapesDataset', 'CrossingDataset', 'FCKernelModule',
+    'FirstIterationLoggerHook', 'FixedKernelModule', 'GAPKernelModule',
+    'IdentityModule', 'PreflightHook', 'ReportHook', 'WeightingMapsHook',
+    'config_path'
 ]

@@ -54,6 +54,8 @@ def test_a_missing_module_is_named(bare_python, tmp_path):
      'MMCV==2.2.0 is used'),
     ("raise ModuleNotFoundError('no ops', name='mmcv._ext')",
      'compiled operators'),
+    ("raise RuntimeError('operator torchvision::nms does not exist')",
+     'pip uninstall -y timm'),
 ])
 def test_a_stack_that_does_not_import_says_how_to_mend_it(
         bare_python, tmp_path, code, words):

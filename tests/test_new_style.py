@@ -1,8 +1,15 @@
 """Configs in mmengine's new style: classes in place of names, no scope."""
+from pathlib import Path
+
 import fake_data
 import pytest
+from mmengine.config import Config
+from mmengine.runner import Runner
 
-from cac_mmseg.stack.config import load_config
+from cac_mmseg import CaCHead, PreflightHook, ReportHook
+from cac_mmseg.commands import adopt
+from cac_mmseg.commands.adopt.new_style import base_module
+from cac_mmseg.stack.config import load_config, with_type_names
 
 CONFIG = '''
 from mmcv.transforms import LoadImageFromFile
@@ -49,32 +56,126 @@ test_dataloader = dict(train_dataloader)
 test_evaluator = dict(type=IoUMetric)
 '''
 
+RUN = '''
+from mmengine.optim import OptimWrapper
+from mmengine.runner import IterBasedTrainLoop
+from torch.optim import SGD
+
+train_cfg = dict(type=IterBasedTrainLoop, max_iters=1)
+optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=SGD, lr=.01))
+test_dataloader = test_evaluator = None
+work_dir = 'work'
+'''
+CASCADE = '''
+from mmengine.config import read_base
+from mmseg.models import CascadeEncoderDecoder, DepthwiseSeparableFCNHead
+
+with read_base():
+    from .base import *
+head = dict(model.decode_head)
+model.update(
+    type=CascadeEncoderDecoder,
+    num_stages=2,
+    decode_head=[head, dict(head, type=DepthwiseSeparableFCNHead)])
+default_hooks = dict(logger=None)
+'''
+
 
 @pytest.fixture
-def new_style(tmp_path, monkeypatch):
-    fake_data.make(tmp_path, 'camvid')
-    (tmp_path / 'new style.py').write_text(CONFIG, encoding='utf-8')
+def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def test_its_data_are_checked(new_style, cli):
+def write(path, text):
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text(text, encoding='utf-8')
+
+
+def test_its_data_are_checked(folder, cli):
+    fake_data.make(folder, 'camvid')
+    write(folder / 'new style.py', CONFIG)
     line = 'check-data "new style.py" --out report --workers 1'
     code, out = cli(line)
     assert code == 0 and '6 samples read, 0 problems' in out, out
 
 
-def test_adopt_prints_what_to_add(new_style, tmp_path, cli):
+def test_adopt_writes_one_that_trains(folder, cli):
+    fake_data.make(folder, 'camvid')
+    write(folder / 'mine.py', CONFIG + RUN)
+    text = cli('adopt mine.py --dry-run --no-hooks')[1]
+    assert 'read_base' in text and 'PreflightHook' not in text
+    assert not (folder / 'cac_mine.py').exists()
+    code, out = cli('adopt mine.py')
+    assert code == 0, out
+    before, after = load_config('mine.py'), load_config('cac_mine.py')
+    new, old = after.model.decode_head, before.model.decode_head
+    assert new == dict(old, type=CaCHead, in_index=-1)
+    assert {hook.type for hook in after.default_hooks.values()
+            } == {PreflightHook, ReportHook}  # yapf: disable
+    for part in (before, after):
+        del part.model.decode_head
+    assert with_type_names(before.model) == with_type_names(after.model)
+    assert after.train_dataloader == before.train_dataloader
+    runner = Runner.from_cfg(load_config('cac_mine.py'))
+    runner.train()
+    assert type(runner.model.decode_head) is CaCHead
+    code, out = cli('adopt mine.py')
+    assert code == 2 and 'exists' in out
+
+
+@pytest.mark.parametrize(
+    'base, out, module',
+    [
+        ('base.py', 'a-b.py', '.base'),
+        ('base.py', 'there/out.py', '..base'),
+        ('a/b/base.py', 'there/out.py', '..a.b.base'),
+        ('a-b/base.py', 'a-b/out.py', '.base'),
+        ('a-b/base.py', 'out.py', None),
+        ('new style.py', 'out.py', None),
+        ('class.py', 'out.py', None),
+        ('1.py', 'out.py', None),
+        ('a.b.py', 'out.py', None),
+        ('\ufb01ne.py', 'out.py', None),  # Python would look for fine.py
+    ])
+def test_what_can_be_imported(base, out, module, folder):
+    assert base_module(base, folder / Path(out).parent) == module
+    if module:
+        write(folder / base, 'value = 1')
+        text = f'with read_base():\n    from {module} import *'
+        write(folder / out, f'from mmengine.config import read_base\n{text}')
+        assert Config.fromfile(folder / out).value == 1
+
+
+def test_lines_to_paste_where_none_can(folder, cli, monkeypatch):
     """Nothing is written; with the lines added, it has a CaCHead."""
-    before = {*tmp_path.iterdir()}
+    monkeypatch.setattr(adopt, 'check', lambda *_: ['unused.weight'])
+    write(folder / 'new style.py', CONFIG)
     out = cli('adopt "new style.py"')[1]
-    assert {*tmp_path.iterdir()} == before
+    assert [*folder.iterdir()] == [folder / 'new style.py']
     lines = out.partition('Add to its end:\n')[2]
-    (tmp_path / 'mine.py').write_text(CONFIG + lines, encoding='utf-8')
-    config = load_config('mine.py')
-    head = config.model.decode_head
-    assert head.type == 'CaCHead' and head.num_classes == 12
-    assert head.norm_cfg.type == 'SyncBN'
-    assert head.loss_decode.type == 'CrossEntropyLoss'
-    hooks = {hook.type for hook in config.default_hooks.values()}
-    assert hooks == {'PreflightHook', 'ReportHook'}
-    assert 'PreflightHook' not in cli('adopt "new style.py" --no-hooks')[1]
+    write(folder / 'pasted.py', CONFIG + lines)
+    write(folder / 'base.py', CONFIG)
+    cli('adopt base.py --out written.py')
+    pasted, written = load_config('pasted.py'), load_config('written.py')
+    assert pasted.model.decode_head.type is CaCHead
+    assert pasted.find_unused_parameters and written.find_unused_parameters
+    for key in ('model', 'default_hooks'):
+        assert with_type_names(pasted[key]) == with_type_names(written[key])
+
+
+def test_cascade(folder, cli):
+    """Of a base with a base; names in place of classes stay names."""
+    write(folder / 'base.py', CONFIG.replace('SyncBatchNorm,', "'SyncBN',"))
+    write(folder / 'mine.py', CASCADE)
+    code, out = cli('adopt mine.py')
+    assert code == 0, out
+    before, after = load_config('mine.py').model, load_config('cac_mine.py')
+    assert {*after.default_hooks} == {
+        'logger', 'preflight', 'prediction_picture'}  # yapf: disable
+    after = after.model
+    assert after.type.__name__ == 'EncoderDecoder'
+    assert 'num_stages' not in after
+    assert after.auxiliary_head == [before.decode_head[0]]
+    assert after.decode_head.norm_cfg == dict(
+        type='SyncBN', requires_grad=True)

@@ -19,6 +19,7 @@ from mmseg.models import BaseSegmentor
 
 from ..errors import MissingFileError, UnsafeError, UserError
 from .config import load_config
+from .feature_maps import load_no_weights
 from .unpickling import StandIn, read
 
 
@@ -185,6 +186,7 @@ def load_model(config: Union[str, Path],
             not belong together.
     """
     cfg = load_config(config)
+    load_no_weights(cfg.model.get('backbone') or {})
     weights = load_weights(checkpoint)['state_dict'] if checkpoint else None
     try:
         model = revert_sync_batchnorm(init_model(cfg, device='cpu'))

@@ -100,7 +100,8 @@ def load_config(path: Union[str, Path]) -> Config:
         # mmengine's message goes on about sys.path
         cause = str(error.__cause__ or error).splitlines()[0]
         raise UserError(f'{path} cannot be read as a config: {cause}: '
-                        'install what its custom_imports name') from error
+                        'install what its custom_imports name, or set '
+                        'PYTHONPATH to the folder of a file') from error
     except Exception as error:  # a config is code: it can raise anything
         raise UserError(f'{path} cannot be read as a config: '
                         f'{type(error).__name__}: {error}') from error

@@ -37,6 +37,11 @@ FIXES = {
     'install mmcv with its compiled operators: the original '
     'mmsegmentation needs them (the OneDL stack does not)',
 }
+# mmseg imports timm, where it is installed, and timm torchvision
+TORCHVISION = (
+    'torchvision was built for another torch: install the one of the same '
+    'index, as by `pip install torchvision --index-url '
+    'https://download.pytorch.org/whl/cpu`, or `pip uninstall -y timm`')
 
 
 def installed(module: str) -> Dict[str, str]:
@@ -79,9 +84,10 @@ def require_stack() -> None:
         try:
             with _without_noise():
                 import_module(name)
-        except (ImportError, AssertionError) as error:
+        except (ImportError, AssertionError, RuntimeError) as error:
             lacking = getattr(error, 'name', None) or ''
-            fix = FIXES.get(lacking)
+            fix = TORCHVISION if 'torchvision::' in str(error) else FIXES.get(
+                lacking)
             if fix is None and isinstance(error, ModuleNotFoundError):
                 fix = f'pip install {lacking.split(".")[0]}'
             raise ImportError(

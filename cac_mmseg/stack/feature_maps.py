@@ -24,8 +24,8 @@ def feature_maps(model: ConfigDict) -> Maps:
     """Run backbone and neck on small images: channels and stride of each map.
 
     Raises:
-        Refused: If they give a head no list of maps, or other ones in training
-            than in evaluation.
+        Refused: If they give a head no list of maps (B, C, H, W), or other
+            ones in training than in evaluation.
         ValueError: If they do not run.
     """
     name = model.backbone.type
@@ -37,13 +37,23 @@ def feature_maps(model: ConfigDict) -> Maps:
             with torch.no_grad():
                 seen.append(_shapes(extractor.train(training)(images)))
     except Exception as error:  # of any backbone: packages that are missing
-        raise UserError(f'the {name} of the config does not run: '
-                        f'{type(error).__name__}: {error}') from error
+        # such as timm's "Input height (128) doesn't match model (224)"
+        fix = (': give a backbone for one size its img_size=(H, W)'
+               if str(SIDE) in str(error) else '')
+        raise UserError(
+            f'the {name} of the config does not run on images of {SIDE} x '
+            f'{SIDE}: {type(error).__name__}: {error}{fix}') from error
     if seen[0] != seen[1]:
         raise Refused(f'{name} has other feature maps in training than in '
                       'evaluation, so only its own head can read them')
     if not seen[0]:
         raise Refused(f'{name} returns no list of feature maps (B, C, H, W)')
+    # images are square
+    if any(height != width for *_, height, width in seen[0]):
+        shapes = ', '.join(map(str, seen[0]))
+        raise Refused(f'{name} returns feature maps {shapes}, which are not '
+                      '(B, C, H, W): no decode head of mmseg reads them. '
+                      "timm's are with the argument feature_cls='getter'")
     return [(shape[1], round(SIDE / shape[2])) for shape in seen[0]]
 
 
@@ -77,9 +87,21 @@ def small_model(model: ConfigDict) -> ConfigDict:
     """
     model = deepcopy(model)
     model.pretrained = None
+    load_no_weights(model.backbone)
     if 'img_size' in model.backbone:
         model.backbone.img_size = (SIDE, SIDE)
     return model
+
+
+def load_no_weights(backbone: dict) -> None:
+    """Change the config of a backbone that loads weights when it is built."""
+    kind = backbone.get('type')
+    name = kind.__name__ if isinstance(kind, type) else str(kind)
+    if name.rsplit('.', 1)[-1] == 'TIMMBackbone':
+        # mmseg's downloads them unless it is told not to
+        backbone.update(pretrained=False, checkpoint_path='')
+    elif backbone.get('pretrained') is True:
+        backbone['pretrained'] = False
 
 
 def random_images(model: dict) -> Tensor:

@@ -7,9 +7,10 @@ one, it concatenates those of output stride 8 and above (of SegFormer's four,
 three), and of several of one size it reads the deepest. Losses and norm stay
 where CaCHead has them; each change is printed. Two hooks come with it: one
 checks weights and labels before training, one draws predictions after
-validation. For a config in mmengine's new style, from which none inherits, it
-prints what to add. The model is built, trained for a step and tested on small
-random images first. Prints what the decode head costs, before and after.
+validation. For a config in mmengine's new style it writes a file of that
+style, or prints lines to paste if CONFIG or its folder has no name that Python
+can import. The model is built, trained for a step and tested on small random
+images first. Prints what the decode head costs, before and after.
 """
 import argparse
 import os
@@ -27,7 +28,8 @@ from ...stack.files import check_writable, new_file
 from ..cost import head_table
 from ..options import at_least
 from .derive import Adoption, derive
-from .text import config_text, config_to_paste, missing_hooks, text_to_paste
+from .new_style import adopted_model, base_module, classes_in, new_style_text
+from .text import config_text, missing_hooks
 from .trial import check
 
 
@@ -92,10 +94,12 @@ def run(arguments: argparse.Namespace) -> None:
     path, owner = find_config(arguments.config)
     config = load_config(path)
     out = Path(arguments.out or f'cac_{Path(path).stem}.py')
-    inherited = not has_class_types(config)
-    if not inherited:
+    new_style = has_class_types(config)
+    module = base_module(path, out.resolve().parent) if new_style else ''
+    classes = classes_in(config.model)
+    if new_style:
         config.model = with_type_names(config.model)
-    if inherited and not arguments.dry_run:
+    if module is not None and not arguments.dry_run:
         if out.suffix != '.py':
             raise UserError(f'--out must end on .py, got {out}')
         check_writable(out)
@@ -103,7 +107,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise UserError(f'{out} exists: give another --out, or remove it')
     adoption = derive(config, arguments.channels, arguments.heads)
     unused = check(
-        adopted_config(adoption, config) if inherited else config_to_paste(
+        adopted_model(adoption, config) if new_style else adopted_config(
             adoption, config), config)
     find_unused = bool(unused) and not config.get('find_unused_parameters')
     if find_unused:
@@ -118,20 +122,23 @@ def run(arguments: argparse.Namespace) -> None:
             '(--no-hooks leaves them out)')
     print(''.join(f'- {note}\n' for note in adoption.notes))
     print(f'{costs(adoption, config)}\n')
-    if not inherited:
-        print(f"{path} is in mmengine's new style, which no config inherits "
-              'from, so no file is written. Add to its end:\n')
-        print(text_to_paste(adoption, config, arguments.hooks))
-        return
-    # a file of a package is not moved along with the config
-    base = os.path.abspath(path) if owner else os.path.relpath(
-        path,
-        out.resolve().parent)
-    text = config_text(
-        adoption, config, base,
-        f"{owner}'s {Path(path).stem}, where it is installed here"
-        if owner else '', find_unused, arguments.hooks)
-    if arguments.dry_run:
+    if new_style:
+        text = new_style_text(adoption, config, classes, module, find_unused,
+                              arguments.hooks)
+    else:
+        # a file of a package is not moved along with the config
+        base = os.path.abspath(path) if owner else os.path.relpath(
+            path,
+            out.resolve().parent)
+        text = config_text(
+            adoption, config, base,
+            f"{owner}'s {Path(path).stem}, where it is installed here"
+            if owner else '', find_unused, arguments.hooks)
+    if module is None:
+        print(f"{path} is in mmengine's new style, and Python cannot import a "
+              f'file of this name from {out.parent}, so none is written. Add '
+              'to its end:\n')
+    if module is None or arguments.dry_run:
         print(text)
         return
     with new_file(out) as file:

@@ -54,51 +54,14 @@ def config_text(adoption: Adoption,
             values['default_hooks'] = added
     if find_unused:
         values['find_unused_parameters'] = True
-    body = ''.join(f'{name} = {_source(value)}\n'
+    body = ''.join(f'{name} = {source(value)}\n'
                    for name, value in values.items())
     heading = f'# {comment}\n' if comment else ''
-    return f'{heading}_base_ = {base!r}\n' + _formatted(body)
+    return f'{heading}_base_ = {base!r}\n' + formatted(body)
 
 
-def text_to_paste(adoption: Adoption, config: Config, hooks: bool) -> str:
-    """Return lines for the end of a config that no other inherits from."""
-    lines = ["custom_imports = dict(imports=['cac_mmseg'])"]
-    for key, value in _changes(adoption, config).items():
-        lines.append(f'model.pop({key!r}, None)' if value is
-                     None else f'model[{key!r}] = {_source(value)}')
-    added = missing_hooks(config) if hooks else {}
-    if added and 'default_hooks' not in config:
-        lines.append(f'default_hooks = {_source(added)}')
-    else:
-        lines += [
-            f'default_hooks[{name!r}] = {_source(hook)}'
-            for name, hook in added.items()
-        ]
-    return _formatted('\n'.join(lines) + '\n')
-
-
-def config_to_paste(adoption: Adoption, config: Config) -> Config:
-    """Return the model of a config with those lines."""
-    model = {**config.model, **_changes(adoption, config)}
-    return Config(
-        dict(model={
-            key: value
-            for key, value in model.items() if value is not None
-        }))
-
-
-def _changes(adoption: Adoption, config: Config) -> dict:
-    """Return what is set in a model; None removes a key."""
-    if adoption.auxiliary is None:
-        return dict(decode_head=adoption.head)
-    return dict(
-        type='EncoderDecoder',
-        **dict.fromkeys(CASCADE_ONLY),
-        decode_head=adoption.head,
-        auxiliary_head=_auxiliary_heads(adoption, config))
-
-
-def _auxiliary_heads(adoption: Adoption, config: Config) -> list:
+def auxiliary_heads(adoption: Adoption, config: Config) -> list:
+    """Return the auxiliary heads, with that which was first in a cascade."""
     heads = config.model.get('auxiliary_head') or []
     heads = [heads] if isinstance(heads, dict) else heads
     return [*heads, adoption.auxiliary]
@@ -122,7 +85,8 @@ def missing_hooks(config: Config) -> Dict[str, dict]:
     }
 
 
-def _formatted(code: str) -> str:
+def formatted(code: str) -> str:
+    """Return code in the style of configs."""
     return FormatCode(code, style_config=STYLE)[0]
 
 
@@ -137,21 +101,23 @@ def _without_cascade(adoption: Adoption, config: Config) -> dict:
             for key in config.model if key not in replaced
         },
         decode_head=adoption.head,
-        auxiliary_head=_auxiliary_heads(adoption, config))
+        auxiliary_head=auxiliary_heads(adoption, config))
 
 
-def _source(value: Any) -> str:
+def source(value: Any) -> str:
     """Return Python that a config reads as ``value``."""
+    if isinstance(value, type):
+        return value.__name__
     if isinstance(value, Reference):
         return f'{{{{{value}}}}}'
     if isinstance(value, dict):
         if all(isinstance(k, str) and k.isidentifier() for k in value):
-            pairs = ', '.join(f'{k}={_source(v)}' for k, v in value.items())
+            pairs = ', '.join(f'{k}={source(v)}' for k, v in value.items())
             return f'dict({pairs})'
-        pairs = ', '.join(f'{k!r}: {_source(v)}' for k, v in value.items())
+        pairs = ', '.join(f'{k!r}: {source(v)}' for k, v in value.items())
         return f'{{{pairs}}}'
     if isinstance(value, list):
-        return f'[{", ".join(map(_source, value))}]'
+        return f'[{", ".join(map(source, value))}]'
     if isinstance(value, tuple):
-        return f'({"".join(f"{_source(v)}, " for v in value)})'
+        return f'({"".join(f"{source(v)}, " for v in value)})'
     return repr(value)

@@ -15,6 +15,7 @@ from torch import Tensor
 from ...errors import UserError
 from ...stack.checkpoint import load_weights, safe_loading
 from ...stack.config import find_config, load_config
+from ...stack.feature_maps import load_no_weights
 from . import Finding
 
 SHOWN = 3  # names
@@ -105,6 +106,7 @@ def _build(path: str, config: Config) -> nn.Module:
         raise UserError(f'{config.filename} configures no model.backbone')
     cfg = deepcopy(cfg)
     cfg.pop('pretrained', None)
+    load_no_weights(cfg)
     given = cfg.get('init_cfg') or {}
     # without a prefix if there is none, as of model.pretrained=FILE
     own, *_ = *(one for one in (given if isinstance(given, list) else [given])

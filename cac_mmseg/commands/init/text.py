@@ -4,9 +4,8 @@ from textwrap import wrap
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.config import Config
-from yapf.yapflib.yapf_api import FormatCode
 
-from ..adopt.text import STYLE, missing_hooks
+from ..adopt.text import formatted, missing_hooks
 from .base import Base
 from .pairs import Pairs
 from .plan import CPU, Schedule, Sizes
@@ -57,7 +56,7 @@ def page(p: Page) -> str:
         _model(p),
         _schedule(p),
     ])
-    return FormatCode(code, style_config=STYLE)[0]
+    return formatted(code)
 
 
 def _dict(like: Config, key: str, rest: str) -> str:
