@@ -172,7 +172,7 @@ def test_cascade(folder, cli):
     assert code == 0, out
     before, after = load_config('mine.py').model, load_config('cac_mine.py')
     assert {*after.default_hooks} == {
-        'logger', 'preflight', 'prediction_picture'}  # yapf: disable
+        'logger', 'preflight', 'report'}  # yapf: disable
     after = after.model
     assert after.type.__name__ == 'EncoderDecoder'
     assert 'num_stages' not in after

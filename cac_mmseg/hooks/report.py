@@ -166,3 +166,33 @@ class ReportHook(PictureHook):
         runner.visualizer.add_image(f'{mode}_report', picture, runner.iter)
         runner.logger.info(f'{mode} {scores}, report: {path}'
                            if scores else f'report: {path}')
+
+
+def _ignored(runner: Runner, mode: str) -> int:
+    """Return the label that the metric of a loop leaves out."""
+    metrics = getattr(runner, f'{mode}_evaluator').metrics
+    return next((metric.ignore_index
+                 for metric in metrics if hasattr(metric, 'ignore_index')),
+                IGNORED)
+
+
+def _metric(metrics: Dict[str, float], name: str, share: float) -> float:
+    """Return a metric, with a prefix or not, in percent."""
+    return next(
+        (float(value)
+         for key, value in metrics.items() if key.rpartition('/')[2] == name),
+        100 * share)
+
+
+def _history(runner: Runner, miou: float) -> Tuple[np.ndarray, List[tuple]]:
+    """Return the losses, and a new mIoU after those before.
+
+    Both are in the message hub, which a checkpoint holds.
+    """
+    hub = runner.message_hub
+    scores = [(i, score) for i, score in hub.get_info(HISTORY, [])
+              if i < runner.iter]
+    scores.append((runner.iter, miou))
+    hub.update_info(HISTORY, scores)
+    losses = hub.log_scalars.get('train/loss')
+    return np.zeros(0) if losses is None else losses.data[0], scores
