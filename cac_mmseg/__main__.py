@@ -18,7 +18,8 @@ COMMANDS = {
     'check-data': 'the data sets of a config: what is missing or wrong',
     'cost': 'decode heads of configs: size, arithmetic, memory, time',
     'doctor': 'what is installed, what is missing, how to fix it',
-    'explain': 'where a prediction got its context from',
+    'explain':
+    'where a prediction got its context from (--demo: without data)',
     'export': 'a model as ONNX or as a PyTorch program',
     'init': 'a config for a folder of images and one of label maps',
     'predict': 'classes of images by an exported file, without mmseg',

@@ -15,7 +15,7 @@ from mmseg.structures import SegDataSample
 
 from cac_mmseg.attribution.paths import Recording, record
 from cac_mmseg.commands import explain
-from cac_mmseg.commands.explain import questions
+from cac_mmseg.commands.explain.regions import questions
 from cac_mmseg.drawing.reader import Reader
 from cac_mmseg.stack.checkpoint import load_model
 from cac_mmseg.stack.config import dataset_without_data
@@ -32,6 +32,22 @@ def ask(**changes):
     arguments = dict(
         class_name=None, mask=None, at=None, against=None) | changes
     return [*questions(SimpleNamespace(**arguments), LABELS, CLASSES)]
+
+
+def test_a_demo_needs_nothing(cli, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr('webbrowser.open', opened.append)
+    monkeypatch.delenv('WAYLAND_DISPLAY', raising=False)
+    for display in ('', ':0'):
+        monkeypatch.setenv('DISPLAY', display)
+        code, out = cli('explain', '--demo', '--out', tmp_path)
+        assert code == 0 and 'moving over waiting' in out, out
+        assert 'waiting over moving' in out  # the same signal
+    assert opened == [(tmp_path / '000007.html').as_uri()]
+    code, out = cli('explain', '--demo', 'config.py')
+    assert code == 2 and 'leave config.py out' in out
+    code, out = cli('explain', 'config.py')
+    assert code == 2 and 'CHECKPOINT IMAGE --out DIR is missing' in out
 
 
 def test_by_default_the_largest_region_of_each_class():

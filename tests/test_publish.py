@@ -64,6 +64,21 @@ def test_published_weights_are_small_safe_and_the_same(checkpoint, tmp_path,
     assert model.dataset_meta['classes'][2] == 'waiting car'
 
 
+def test_half_the_size(checkpoint, tmp_path, cli):
+    code, out = cli('publish', checkpoint, tmp_path / 'cac.pth', '--half')
+    assert code == 0, out
+    half = torch.load(next(tmp_path.glob('cac-*.pth')), weights_only=True)
+    whole = torch.load(checkpoint, weights_only=False)['state_dict']
+    for name, value in half['state_dict'].items():
+        assert value.dtype in (torch.float16, torch.int64)
+        torch.testing.assert_close(
+            value.to(whole[name].dtype), whole[name], rtol=1e-3, atol=1e-7)
+    torch.save(dict(state_dict=dict(w=torch.tensor([1e5]))), checkpoint)
+    code, out = cli('publish', checkpoint, tmp_path / 'large.pth', '--half')
+    assert code == 2 and '--half: w has values beyond' in out
+    assert not [*tmp_path.glob('large*')]
+
+
 def test_a_state_dict_by_itself_is_a_checkpoint_too(tmp_path):
     weights = dict(a=torch.arange(3.))
     torch.save(weights, tmp_path / 'weights.pth')

@@ -35,6 +35,8 @@ def test_holds_every_config_once_as_a_file(wheel):
     for name in NAMES:
         assert names.count(f'cac_mmseg/.mim/configs/{name}.py') == 1
     assert 'cac_mmseg/.mim/model-index.yml' in names
+    assert 'cac_mmseg/.mim/configs/cac_r18_crossing.pth' in names
+    assert wheel.stat().st_size < 2 * 2**20
     info = f'cacnet_mmseg-{cac_mmseg.__version__}.dist-info'
     assert {name.split('/')[0] for name in names} == {'cac_mmseg', info}
     assert not any('entry_points' in name for name in names)
@@ -115,7 +117,11 @@ def test_every_command_runs_on_what_was_trained(run, tmp_path):
         '',
         'doctor':
         '',
-        'prepare --help':
+        f'explain --demo --out {tmp_path}/demo':
+        'demo/000007.html',
+        'prepare labels --help':
+        '',
+        'init --help':
         '',
     }
     assert {line.split()[0] for line in lines} == {*COMMANDS}

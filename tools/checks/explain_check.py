@@ -24,7 +24,7 @@ from torch import Tensor
 from cac_mmseg.attribution.pairs import attribute_pairs
 from cac_mmseg.attribution.paths import KernelPath, record
 from cac_mmseg.attribution.shares import attribute_context
-from cac_mmseg.commands.explain import SMALLEST, largest_region
+from cac_mmseg.commands.explain.regions import SMALLEST, largest_region
 from cac_mmseg.datasets.scene import MOVING, SIGNAL, WAITING, draw_scene
 from cac_mmseg.drawing.explorer import explorer
 from cac_mmseg.drawing.reader import Reader
