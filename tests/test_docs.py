@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import fake_data
 import numpy as np
 import pytest
@@ -157,6 +158,12 @@ def sandbox(tmp_path_factory):
     page = (ROOT / 'docs/getting_started.md').read_text()
     (root / 'my_data.py').write_text(
         re.search(r'```python\n(# my_data.py\n.*?)```', page, re.DOTALL)[1])
+    page = (ROOT / 'docs/data.md').read_text()
+    colours = re.search(r'```\n(# name, red.*?)```', page, re.DOTALL)[1]
+    (root / 'colours.txt').write_text(colours)
+    (root / 'masks').mkdir()
+    picture = np.full((8, 8, 3), (128, 64, 128), np.uint8)
+    cv2.imwrite(str(root / 'masks/0.png'), picture[..., ::-1])
     for split in ('train', 'val'):
         for i in range(3):
             names = f'img/{split}/{i}.jpg', f'ann/{split}/{i}.png'

@@ -64,15 +64,18 @@ def write_classes(path: Union[str, Path], table: ClassTable) -> None:
     """
     if Path(path).exists():
         raise UserError(f'{path} exists: remove it, or give another path')
-    keys = table.keys or {(): i for i in range(len(table.names))}
-    names = [*table.names, IGNORE]
-    rows = [(index if index != IGNORED else len(table.names), key)
-            for key, index in keys.items()]
+    names = dict(enumerate(table.names)) | {IGNORED: IGNORE}
+    rows = [(i, key) for key, i in table.keys.items()
+            ] or [(i, ()) for i in range(len(table.names))]
     # sorting keeps the order of the colours of a class
-    text = ''.join('\t'.join([names[index], *map(str, key)]) + '\n'
-                   for index, key in sorted(rows, key=lambda row: row[0]))
-    copy = _parse(text, str(path))
-    if copy.names != table.names or copy.keys != table.keys:
+    text = ''.join('\t'.join([names[i], *map(str, key)]) + '\n'
+                   for i, key in sorted(rows, key=lambda row: row[0]))
+    try:
+        copy = _parse(text, str(path))
+        same = copy.names == table.names and copy.keys == table.keys
+    except UserError:
+        same = False
+    if not same:
         raise UserError(
             f'{path} cannot hold these classes: names must differ, must not '
             f"be {IGNORE!r}, and without colours must not end in a number: "

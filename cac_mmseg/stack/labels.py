@@ -24,10 +24,10 @@ class Kind(NamedTuple):
 KINDS = {
     COLOUR:
     Kind('are colour pictures, not one channel of class indices',
-         'Convert them: docs/data.md, colour labels'),
+         'Convert them by python -m cac_mmseg prepare labels'),
     WRAPPED:
     Kind("hold values above 255, which LoadAnnotations reads modulo 256",
-         'Convert them to class indices of 8 bits'),
+         'Convert them by python -m cac_mmseg prepare labels'),
     SIZE:
     Kind('are not of the size of their image',
          'Resize them without interpolation, or pair other files'),

@@ -71,7 +71,8 @@ def read_coco(path: Path, out: Path) -> Tuple[ClassTable, List[Painting]]:
     if len(names) > IGNORED:
         raise UserError(f'{path} has {len(names)} classes with the background;'
                         f' labels of 8 bits have {IGNORED}')
-    table = ClassTable(names, default_palette(len(names)), {})
+    keys = {(i, ): i for i in (*range(len(names)), IGNORED)}
+    table = ClassTable(names, default_palette(len(names)), keys)
     return table, [(image, of_image[image['id']], classes, len(names), target)
                    for image, target in zip(images, sources)]
 

@@ -46,8 +46,8 @@ def find_pictures(labels: Path, out: Path) -> Dict[Path, Path]:
     if not targets and others and {*others} == {'.json'}:
         raise UserError(
             f'--labels {labels} holds .json files only. Those of LabelMe are '
-            'converted by its own labelme_export_json or labelme2voc; of COCO '
-            'give the file')
+            'converted by its own labelme2voc.py or labelme_export_json, whose'
+            ' pictures are read here; of COCO give the file')
     if not targets:
         raise MissingFileError(f'--labels {labels} holds no picture that PIL '
                                'reads, such as *.png')
