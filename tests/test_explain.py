@@ -44,10 +44,10 @@ def test_a_demo_needs_nothing(cli, tmp_path, monkeypatch):
         assert code == 0 and 'moving over waiting' in out, out
         assert 'waiting over moving' in out  # the same signal
     assert opened == [(tmp_path / '000007.html').as_uri()]
-    code, out = cli('explain', '--demo', 'config.py')
+    code, out = cli('explain', '--demo', 'config.py', 'a.pth', 'image.png')
     assert code == 2 and 'leave config.py out' in out
     code, out = cli('explain', 'config.py')
-    assert code == 2 and 'CHECKPOINT IMAGE --out DIR is missing' in out
+    assert code == 2 and 'required: checkpoint, IMAGE, --out' in out
 
 
 def test_by_default_the_largest_region_of_each_class():

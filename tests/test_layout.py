@@ -89,7 +89,7 @@ def without_encoding(path):
         name = called.rpartition('.')[2]
         if name in ('read_text', 'write_text') and '.' in called:
             yield node.lineno
-        elif name == 'open' and called != 'Image.open':
+        elif name == 'open' and called not in ('Image.open', 'webbrowser.open'):
             # the mode is the second argument of open, the first of Path.open
             modes = [ast.unparse(argument) for argument in node.args]
             modes += [ast.unparse(keyword.value) for keyword in node.keywords]

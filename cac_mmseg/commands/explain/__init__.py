@@ -31,21 +31,27 @@ from ...stack.config import dataset_without_data, load_config
 from ...stack.files import check_folder, find_images, make_folder, new_file
 from ...stack.words import counted
 from ..options import at_least, device
-from .demo import fill_in, show
+from .demo import Demo, fill_in, show
 from .regions import Question, check_classes, questions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add = parser.add_argument
-    add('config', nargs='?', help='such as configs/cac_r18_camvid.py')
-    add('checkpoint', nargs='?', help='such as work_dirs/NAME/iter_1000.pth')
-    add('images', nargs='*', metavar='IMAGE', help='or folders of images')
-    add('--out', metavar='DIR', help='gets IMAGE.png for each')
+    needed = [
+        add('config', help='such as configs/cac_r18_camvid.py'),
+        add('checkpoint', help='such as work_dirs/NAME/iter_1000.pth'),
+        add('images', nargs='+', metavar='IMAGE', help='or folders of images'),
+        add('--out',
+            required=True,
+            metavar='DIR',
+            help='gets IMAGE.png for each')
+    ]
     add('--demo',
-        action='store_true',
+        action=Demo,
+        needed=needed,
         help='explain an image of the Crossing data by a model that comes '
-        'along, and open the page; nothing else is needed')
+        'along, and open the page: nothing else is needed')
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         '--at',
@@ -87,7 +93,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: naming what does not fit.
     """
-    fill_in(arguments)
+    if arguments.demo:
+        fill_in(arguments)
     reader = Reader(dataset_without_data(load_config(arguments.config)))
     images = find_images(arguments.images, reader.suffixes[0])
     check_classes(arguments, reader.meta['classes'])

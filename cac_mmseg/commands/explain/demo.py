@@ -4,6 +4,7 @@ import os
 import sys
 import webbrowser
 from pathlib import Path
+from typing import Any, List
 
 from ...errors import UserError
 from ...stack.config import config_path
@@ -13,25 +14,28 @@ IMAGE = 'crossing://image/val/0/000007.png'
 # a pedestrian and a car, to which a red signal means the opposite
 PLACES = [[165, 54], [113, 35]]
 OUT = 'cac_demo'
-NEEDED = dict(
-    config='CONFIG', checkpoint='CHECKPOINT', images='IMAGE', out='--out DIR')
+
+
+class Demo(argparse.Action):
+    """An option that stands in for arguments that are ``needed`` else."""
+
+    def __init__(self, needed: List[argparse.Action], **options: Any) -> None:
+        super().__init__(nargs=0, default=False, **options)
+        self.needed = needed
+
+    def __call__(self, parser: argparse.ArgumentParser,
+                 namespace: argparse.Namespace, *_: Any) -> None:
+        namespace.demo = True
+        for action in self.needed:
+            action.required = False
 
 
 def fill_in(arguments: argparse.Namespace) -> None:
     """Set what a demo explains, and what is asked about.
 
     Raises:
-        UserError: If arguments are missing, or too many for a demo.
+        UserError: If a model is given, too.
     """
-    if not arguments.demo:
-        missing = [
-            word for name, word in NEEDED.items()
-            if not getattr(arguments, name)
-        ]
-        if missing:
-            raise UserError(f'{" ".join(missing)} is missing. Without a model '
-                            'of your own: explain --demo')
-        return
     if arguments.config:
         raise UserError(f'--demo brings its own model: leave '
                         f'{arguments.config} out')
