@@ -12,6 +12,7 @@ METHOD = {
     'functional', 'cac_module', 'cac_head', 'baselines', 'checks', 'errors',
     'fused', 'intact', 'projection', 'registry', 'state_dict'
 }
+OPENERS = 'Image.open', 'webbrowser.open'  # of no text
 # what each part of the package may import from
 FLOORS = {
     **dict.fromkeys(METHOD, set()),  # but for those below
@@ -89,7 +90,7 @@ def without_encoding(path):
         name = called.rpartition('.')[2]
         if name in ('read_text', 'write_text') and '.' in called:
             yield node.lineno
-        elif name == 'open' and called not in ('Image.open', 'webbrowser.open'):
+        elif name == 'open' and called not in OPENERS:
             # the mode is the second argument of open, the first of Path.open
             modes = [ast.unparse(argument) for argument in node.args]
             modes += [ast.unparse(keyword.value) for keyword in node.keywords]

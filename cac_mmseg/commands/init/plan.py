@@ -10,6 +10,7 @@ ITERATIONS = 400, 20000
 RARE = 0.01  # share of pixels below which a class weight is proposed
 MAX_WEIGHT = 10.
 STRIDE = 32  # crops are a multiple of it
+LITTLE = 0.8  # images that would be shrunk by less keep their size
 
 
 class Machine(NamedTuple):
@@ -59,17 +60,18 @@ def sizes(found: Survey, machine: Machine) -> Sizes:
     shapes = [sample.size for sample in found.samples.values()]
     largest = max(max(shape) for shape in shapes)
     if len({*shapes}) == 1:
+        # not for a few pixels
         ratio = min(1., machine.longest / largest)
+        ratio = 1. if ratio > LITTLE else ratio
         scale = tuple(round(side * ratio) for side in shapes[0])
         return Sizes(
             scale, _crop(scale, machine.side),
             'all images are {1} x {0}'.format(*shapes[0]) +
-            ', and halved or more for this machine' * (ratio <= 0.5) +
-            ', and made smaller for this machine' * (0.5 < ratio < 1))
+            f', and made {1 / ratio:.1f} times smaller' * (ratio < 1))
     middle = tuple(int(median(side)) for side in zip(*shapes))
     smallest = min(min(shape) for shape in shapes)
     between = f'images have sides of {smallest} to {largest} pixels'
-    if largest <= machine.longest:
+    if largest <= machine.longest / LITTLE:
         return Sizes(None, _crop(middle, machine.side),
                      f'{between}, and keep their scale')
     ratio = machine.longest / max(middle)
