@@ -347,7 +347,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(run, maps):
 
 def coco(**changes):
     """Two images; a crowd, a large region and a small one in it."""
-    square = [[0, 0, 8, 0, 8, 8, 0, 8]]
+    square = [[0, 0, 8, 0, 8, 8, 0, 8], [8, 8, 1, 1]]  # and a line
     small = dict(counts=[42, 2, 8, 2, 46], size=[10, 10])
     parts = dict(
         images=[
@@ -364,7 +364,8 @@ def coco(**changes):
                 image_id=7,
                 category_id=9,
                 iscrowd=1,
-                segmentation=dict(counts=[90, 10], size=[10, 10]))
+                segmentation=dict(counts=[90, 10], size=[10, 10])),
+            dict(id=4, image_id=7, category_id=9, segmentation=[[0, 0, 9, 9]])
         ])
     Path('c.json').write_text(json.dumps(parts | changes))
 

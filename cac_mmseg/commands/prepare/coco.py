@@ -104,13 +104,16 @@ def _paint(annotations: List[dict], classes: Dict[int, int],
 
 def _region(annotation: dict, size: Tuple[int, int]) -> dict:
     """Return polygons or runs as compressed runs."""
-    from pycocotools.mask import frPyObjects, merge
+    from pycocotools.mask import encode, frPyObjects, merge
     shape = annotation.get('segmentation')
     if not shape:
         raise UserError(f'annotation {annotation.get("id")} has no region, '
                         'but a box at most')
     if isinstance(shape, list):
-        return merge(frPyObjects(shape, *size))
+        # lines have no area; of four numbers pycocotools would make a box
+        polygons = [polygon for polygon in shape if len(polygon) >= 6]
+        return merge(frPyObjects(polygons, *size)) if polygons else encode(
+            np.zeros(size, np.uint8, order='F'))
     if tuple(shape['size']) != size:
         raise UserError(f'annotation {annotation.get("id")} is of the size '
                         f'{shape["size"]}, its image of {size}')
