@@ -132,6 +132,8 @@ def test_classes_are_found_by_counting(run, maps, kind):
     assert there.names == [f'class_{i}' for i in range(4)]
     if kind in ('rgb', 'rgba', 'webp'):
         assert there.palette == COLOURS.tolist()
+    else:
+        assert {len(key) for key in there.keys} == {1}
     share = f'{100 * (maps == 1).sum() / maps.size:.2f} %'
     assert f'| 1 class_1 | {share} | 2 |' in text
     # a table gives the same, and what is there is kept
@@ -209,6 +211,11 @@ def test_grey_colours_of_a_table_are_no_indices(run, maps):
     write(maps // 2)
     run(*table('a 1 1 1\nb 0 0 0\n'))
     assert (made() == 1 - maps // 2).all()
+    write(maps // 2 * 255)  # nor is a mask's object what is ignored
+    text = run(*table('a 0 0 0\nb 0 0 255\n'), out='b', status=1)
+    assert 'ignore 255 255 255 # ' in text
+    write([COLOURS[maps[0]], maps[1].astype(np.uint16) + 256])
+    assert 'values up to 259, which are no' in run(out='b', status=2)
 
 
 def test_a_turned_picture_is_upright_as_its_image(run, maps):
@@ -340,7 +347,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(run, maps):
 
 def coco(**changes):
     """Two images; a crowd, a large region and a small one in it."""
-    square = [[0, 0, 8, 0, 8, 8, 0, 8]]
+    square = [[0, 0, 8, 0, 8, 8, 0, 8], [8, 8, 1, 1]]  # and a line
     small = dict(counts=[42, 2, 8, 2, 46], size=[10, 10])
     parts = dict(
         images=[
@@ -357,7 +364,8 @@ def coco(**changes):
                 image_id=7,
                 category_id=9,
                 iscrowd=1,
-                segmentation=dict(counts=[90, 10], size=[10, 10]))
+                segmentation=dict(counts=[90, 10], size=[10, 10])),
+            dict(id=4, image_id=7, category_id=9, segmentation=[[0, 0, 9, 9]])
         ])
     Path('c.json').write_text(json.dumps(parts | changes))
 

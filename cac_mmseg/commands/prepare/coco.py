@@ -92,25 +92,30 @@ def paint_coco(image: dict, annotations: List[dict], classes: Dict[int, int],
 def _paint(annotations: List[dict], classes: Dict[int, int],
            size: Tuple[int, int]) -> np.ndarray:
     """Paint large regions first; crowds are ignored."""
-    mask = np.zeros(size, np.uint8)
+    from pycocotools.mask import area, decode
+    labels = np.zeros(size, np.uint8)
     regions = [(_region(a, size), a) for a in annotations]
-    for region, annotation in sorted(regions, key=lambda r: -r[0].sum()):
+    for region, annotation in sorted(regions, key=lambda r: -int(area(r[0]))):
         crowd = annotation.get('iscrowd')
-        mask[region] = IGNORED if crowd else classes[annotation['category_id']]
-    return mask
+        index = IGNORED if crowd else classes[annotation['category_id']]
+        labels[decode(region).astype(bool)] = index
+    return labels
 
 
-def _region(annotation: dict, size: Tuple[int, int]) -> np.ndarray:
-    from pycocotools import mask
+def _region(annotation: dict, size: Tuple[int, int]) -> dict:
+    """Return polygons or runs as compressed runs."""
+    from pycocotools.mask import encode, frPyObjects, merge
     shape = annotation.get('segmentation')
     if not shape:
         raise UserError(f'annotation {annotation.get("id")} has no region, '
                         'but a box at most')
-    if isinstance(shape, list) or isinstance(shape['counts'], list):
-        shape = mask.frPyObjects(shape, *size)
-    if isinstance(shape, list):  # polygons
-        shape = mask.merge(shape)
+    if isinstance(shape, list):
+        # lines have no area; of four numbers pycocotools would make a box
+        polygons = [polygon for polygon in shape if len(polygon) >= 6]
+        return merge(frPyObjects(polygons, *size)) if polygons else encode(
+            np.zeros(size, np.uint8, order='F'))
     if tuple(shape['size']) != size:
         raise UserError(f'annotation {annotation.get("id")} is of the size '
                         f'{shape["size"]}, its image of {size}')
-    return mask.decode(shape).astype(bool)
+    return frPyObjects(shape, *size) if isinstance(shape['counts'],
+                                                   list) else shape

@@ -134,18 +134,15 @@ def _by_table(counts: List[Count], table: ClassTable,
         return Meaning(table, table.keys, False)
     if all(c.content.form == GREY for c in counts):
         values = total(counts, False)
-        largest = int(values.keys[-1])
+        found = {*as_keys(values.keys, False)}
         indices = {(i, ): i for i in (*range(len(table.names)), IGNORED)}
         painted = {*as_keys(values.keys * GREYS, True)}
-        if (not values.rest and {*as_keys(values.keys, False)} <= {*indices}
-                and not painted <= {*table.keys}):
+        # 0 and 255 alone are a mask, whose object is not to be ignored
+        if (not values.rest and len(found - {(IGNORED, )}) > 1
+                and found <= {*indices} and not painted <= {*table.keys}):
             return Meaning(
                 table, indices, False, 'the pictures hold class indices, so '
                 "the table's colours are not looked for")
-        if largest > 255:
-            raise UserError(f'the pictures hold values up to {largest}, but '
-                            'the table has colours: give it lines like '
-                            f"'{table.names[0]} {largest}'")
     return Meaning(table, table.keys, True)
 
 

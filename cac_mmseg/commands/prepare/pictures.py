@@ -30,12 +30,20 @@ class Content(NamedTuple):
     palette: np.ndarray
 
     def keys(self, colours: bool) -> np.ndarray:
-        """Return the values as they are stored, or as colours."""
+        """Return the values as they are stored, or as colours.
+
+        Raises:
+            UserError: If they are no colours, as they are above 255.
+        """
         if self.form == COLOUR or not colours:
             return self.stored
         if self.form == PALETTE:
             missing = max(0, 256 - len(self.palette))  # PIL draws them black
             return np.pad(self.palette, (0, missing))[self.stored]
+        if self.stored[-1] > 255:
+            raise UserError(
+                f'pictures hold values up to {self.stored[-1]}, which are no '
+                f"colours: give --colours lines like 'road {self.stored[-1]}'")
         return self.stored * (255 // (2**self.bits - 1)) * GREYS
 
 
