@@ -116,8 +116,8 @@ def runner(tmp_path):
 def validate(hook, runner, names='abc', metrics=None, mode='val', truth=True):
     """In the image of name a, one of 9 columns is right, in b two, ..."""
     for i, name in enumerate(names):
-        prediction = np.full((8, 9), 299)
-        labels = np.zeros((8, 9), int)
+        prediction = np.full((9, 8), 299).T  # of any memory layout
+        labels = np.zeros((9, 8), int).T
         labels[:, :1 + i] = 299
         labels[0] = 7  # ignored
         getattr(hook, f'after_{mode}_iter')(runner, i, None, [

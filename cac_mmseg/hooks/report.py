@@ -1,6 +1,7 @@
 """The hook that ends a validation with a page of what was learned."""
 import os.path as osp
 import zlib
+from collections import ChainMap
 from typing import Dict, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -90,7 +91,8 @@ class ReportHook(PictureHook):
         confusion = Confusion.of(codes, classes)
         self.counts = self.counts + confusion.counts
         self.records[place] = Record(sample.img_path, confusion.mean_iou,
-                                     zlib.compress(codes, 1), codes.shape)
+                                     zlib.compress(codes.tobytes(), 1),
+                                     codes.shape)
 
     def after_val_epoch(self,
                         runner: Runner,
@@ -114,7 +116,7 @@ class ReportHook(PictureHook):
         faults, labels, numbers, found = zip(*parts)
         for fault in filter(None, faults):
             self.stop(runner, fault)
-        scores = {key: part[key] for part in found for key in part}
+        scores = ChainMap(*found)
         places = sorted(scores)
         if any(faults) or not places:
             return
@@ -126,9 +128,7 @@ class ReportHook(PictureHook):
             groups = [*range(0, len(places), step)][:self.num_images], []
         groups = [[places[i] for i in group] for group in groups]
         own = {i: records[i] for i in sum(groups, []) if i in records}
-        known = {}
-        for part in all_gather_object(own):
-            known.update(part)
+        known = ChainMap(*all_gather_object(own))
         if self.idle():
             return
         with self.drawing(runner):
