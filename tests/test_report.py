@@ -9,6 +9,7 @@ from conftest import SEED, texts
 from matplotlib.text import Text
 from mmengine.config import Config
 from mmengine.dataset import RepeatDataset
+from mmengine.evaluator import Evaluator
 from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
@@ -17,11 +18,12 @@ from mmseg.registry import DATASETS, HOOKS
 from mmseg.structures import SegDataSample
 from test_draw import META, row, tiles
 from torch.utils.data import DataLoader
+from toy_runs import ToyMetric
 
 from cac_mmseg import ReportHook, WeightingMapsHook
 from cac_mmseg.commands.adopt.text import missing_hooks
 from cac_mmseg.drawing.report import Curves, draw_report, wrong_pixels
-from cac_mmseg.hooks import report
+from cac_mmseg.hooks import history, report
 from cac_mmseg.stack.confusion import (Confusion, decode, encode,
                                        worst_and_median)
 from cac_mmseg.stack.unpickling import read
@@ -95,7 +97,8 @@ def runner(tmp_path):
             metainfo=dict(classes=[f'c{i}' for i in range(300)]),
             pipeline=[dict(type='LoadImageFromNpyFile')]))
     loader, said, shown = DataLoader(RepeatDataset(data, 1), 2), [], []
-    evaluator = SimpleNamespace(metrics=[object(), IoUMetric(ignore_index=7)])
+    evaluator = Evaluator([ToyMetric(), IoUMetric(ignore_index=7)])
+    evaluator.dataset_meta = data.metainfo
     return SimpleNamespace(
         iter=2,
         work_dir=str(tmp_path),
@@ -107,16 +110,14 @@ def runner(tmp_path):
         test_dataloader=loader,
         val_evaluator=evaluator,
         test_evaluator=evaluator,
-        visualizer=SimpleNamespace(
-            dataset_meta=data.metainfo,
-            add_image=lambda *args: shown.append(args)))
+        visualizer=SimpleNamespace(add_image=lambda *args: shown.append(args)))
 
 
 def validate(hook, runner, names='abc', metrics=None, mode='val', truth=True):
     """In the image of name a, one of 9 columns is right, in b two, ..."""
     for i, name in enumerate(names):
-        prediction = np.full((8, 9), 299)
-        labels = np.zeros((8, 9), int)
+        prediction = np.full((9, 8), 299).T  # of any memory layout
+        labels = np.zeros((9, 8), int).T
         labels[:, :1 + i] = 299
         labels[0] = 7  # ignored
         getattr(hook, f'after_{mode}_iter')(runner, i, None, [
@@ -176,21 +177,28 @@ def drawn(monkeypatch):
     return drawn
 
 
-def test_a_resumed_run_continues_the_curves(runner, drawn, tmp_path):
-    """Through a checkpoint that runs no code; steps after it are forgotten."""
+@pytest.mark.parametrize('other', [False, True])
+def test_a_resumed_run_continues_the_curves(runner, drawn, tmp_path, other):
+    """From a checkpoint that was saved before the validation after it."""
     for i in range(9):
         runner.message_hub.update_scalar('train/loss', np.float32(9 - i))
     for runner.iter, miou in ((3, 10.), (6, 30.), (9, 20.)):
+        if runner.iter == 6:
+            torch.save(runner.message_hub.state_dict(), tmp_path / 'hub.pth')
         validate(ReportHook(), runner, metrics=dict(mIoU=np.float64(miou)))
-    torch.save(runner.message_hub.state_dict(), tmp_path / 'hub.pth')
     content, refused = read(tmp_path / 'hub.pth')
-    assert refused == []
+    assert refused == []  # it runs no code
     runner.message_hub = MessageHub('resumed')
     runner.message_hub.load_state_dict(content)
-    validate(ReportHook(), runner, metrics=dict(mIoU=25.))
+    if other:  # training has left its file in this folder
+        (tmp_path / history.FILE).write_text('[[3, 11.0], [6, 31.0]]')
+    runner.iter, hook = 6, ReportHook()
+    hook.before_train(runner)
+    runner.iter = 9
+    validate(hook, runner, metrics=dict(mIoU=25.))
     curves = drawn[-1][-1]
     assert curves.losses.tolist() == [*range(9, 0, -1)]
-    assert curves.scores == [(3, 10.), (6, 30.), (9, 25.)]
+    assert curves.scores == [[3, 10.]] + [[6, 30.]] * (not other) + [[9, 25.]]
 
 
 @pytest.mark.parametrize('breaks', ['image', 'path', 'backend', 'rank'])

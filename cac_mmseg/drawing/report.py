@@ -1,5 +1,5 @@
 """The page that says what was learned: curves, classes, confusion, images."""
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import List, NamedTuple, Optional, Sequence
 
 import matplotlib
 import numpy as np
@@ -23,7 +23,7 @@ class Curves(NamedTuple):
     and their mIoU, in percent, that of the last iteration last.
     """
     losses: np.ndarray
-    scores: Sequence[Tuple[int, float]]
+    scores: Sequence[Sequence[float]]
 
 
 def draw_report(caption: str,
@@ -139,6 +139,7 @@ def _draw_curves(part: SubFigure, curves: Curves) -> None:
     for ax in (left, right):
         ax.set_xlim(0, iterations[-1] * 1.02)
         ax.set_xlabel('iteration')
+        ax.locator_params('x', integer=True)
         ax.grid(alpha=0.3)
 
 

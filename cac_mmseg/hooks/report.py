@@ -1,10 +1,12 @@
 """The hook that ends a validation with a page of what was learned."""
 import os.path as osp
 import zlib
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from collections import ChainMap
+from typing import Dict, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
@@ -12,9 +14,9 @@ from mmseg.structures import SegDataSample
 from ..drawing.reader import label_map
 from ..stack.confusion import Confusion, decode, encode, worst_and_median
 from ..stack.words import counted
+from . import history
 from .pictures import PictureHook, read_rgb
 
-HISTORY = 'report/mIoU'  # in the message hub, whose content is resumed
 IGNORED = 255  # mmseg's default, of data sets too
 
 
@@ -52,6 +54,11 @@ class ReportHook(PictureHook):
         self.counts: Union[int, np.ndarray] = 0
         self.labelled = False
 
+    def before_train(self, runner: Runner) -> None:
+        if not self.idle():
+            with self.drawing(runner):
+                history.restore(runner)
+
     def _after_iter(self,
                     runner: Runner,
                     batch_idx: int,
@@ -62,8 +69,10 @@ class ReportHook(PictureHook):
             return
         with self.drawing(runner):
             length = len(getattr(runner, f'{mode}_dataloader').dataset)
-            ignored = _ignored(runner, mode)
-            classes = len(runner.visualizer.dataset_meta['classes'])
+            evaluator = getattr(runner, f'{mode}_evaluator')
+            ignored = _ignored(evaluator)
+            # the visualizer has them on the main process only
+            classes = len(evaluator.dataset_meta['classes'])
             for sample in outputs:
                 place = self.seen * get_world_size() + get_rank()
                 self.seen += 1
@@ -82,7 +91,8 @@ class ReportHook(PictureHook):
         confusion = Confusion.of(codes, classes)
         self.counts = self.counts + confusion.counts
         self.records[place] = Record(sample.img_path, confusion.mean_iou,
-                                     zlib.compress(codes, 1), codes.shape)
+                                     zlib.compress(codes.tobytes(), 1),
+                                     codes.shape)
 
     def after_val_epoch(self,
                         runner: Runner,
@@ -106,7 +116,7 @@ class ReportHook(PictureHook):
         faults, labels, numbers, found = zip(*parts)
         for fault in filter(None, faults):
             self.stop(runner, fault)
-        scores = {key: part[key] for part in found for key in part}
+        scores = ChainMap(*found)
         places = sorted(scores)
         if any(faults) or not places:
             return
@@ -118,9 +128,7 @@ class ReportHook(PictureHook):
             groups = [*range(0, len(places), step)][:self.num_images], []
         groups = [[places[i] for i in group] for group in groups]
         own = {i: records[i] for i in sum(groups, []) if i in records}
-        known = {}
-        for part in all_gather_object(own):
-            known.update(part)
+        known = ChainMap(*all_gather_object(own))
         if self.idle():
             return
         with self.drawing(runner):
@@ -134,7 +142,7 @@ class ReportHook(PictureHook):
               mode: str) -> None:
         # here, so that a training that draws nothing loads no matplotlib
         from ..drawing import draw, report
-        meta = runner.visualizer.dataset_meta
+        meta = getattr(runner, f'{mode}_evaluator').dataset_meta
         rows, names = [], []
         dataset = getattr(runner, f'{mode}_dataloader').dataset
         for group, records in zip(('worst', 'median'), groups):
@@ -156,8 +164,12 @@ class ReportHook(PictureHook):
             miou = _metric(metrics, 'mIoU', confusion.mean_iou)
             accuracy = _metric(metrics, 'aAcc', confusion.accuracy)
             scores = f'mIoU {miou:.2f}'
-            curves = report.Curves(*_history(runner, miou)) if (
-                mode == 'val' and runner.iter) else None
+            curves = None
+            if mode == 'val' and runner.iter:
+                losses = runner.message_hub.log_scalars.get('train/loss')
+                curves = report.Curves(
+                    np.zeros(0) if losses is None else losses.data[0],
+                    history.extend(runner, miou))
             picture = report.draw_report(
                 f'{caption}: {scores}, aAcc {accuracy:.2f}', confusion, meta,
                 rows, names, curves)
@@ -168,12 +180,12 @@ class ReportHook(PictureHook):
                            if scores else f'report: {path}')
 
 
-def _ignored(runner: Runner, mode: str) -> int:
-    """Return the label that the metric of a loop leaves out."""
-    metrics = getattr(runner, f'{mode}_evaluator').metrics
-    return next((metric.ignore_index
-                 for metric in metrics if hasattr(metric, 'ignore_index')),
-                IGNORED)
+def _ignored(evaluator: Evaluator) -> int:
+    """Return the label that the metrics leave out."""
+    return next(
+        (metric.ignore_index
+         for metric in evaluator.metrics if hasattr(metric, 'ignore_index')),
+        IGNORED)
 
 
 def _metric(metrics: Dict[str, float], name: str, share: float) -> float:
@@ -182,17 +194,3 @@ def _metric(metrics: Dict[str, float], name: str, share: float) -> float:
         (float(value)
          for key, value in metrics.items() if key.rpartition('/')[2] == name),
         100 * share)
-
-
-def _history(runner: Runner, miou: float) -> Tuple[np.ndarray, List[tuple]]:
-    """Return the losses, and a new mIoU after those before.
-
-    Both are in the message hub, which a checkpoint holds.
-    """
-    hub = runner.message_hub
-    scores = [(i, score) for i, score in hub.get_info(HISTORY, [])
-              if i < runner.iter]
-    scores.append((runner.iter, miou))
-    hub.update_info(HISTORY, scores)
-    losses = hub.log_scalars.get('train/loss')
-    return np.zeros(0) if losses is None else losses.data[0], scores
