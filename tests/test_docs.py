@@ -43,6 +43,7 @@ ELSEWHERE = [
     (r'python -m tools\.checks\.', 'an hour; in short: test_explain_check, '
      'test_permute_context, test_adopt'),
     (r'python -m cac_mmseg cost .*--time', 'test_cost'),
+    (r'.* (cac_)?(timm|my_backbone)_config.py', 'test_backbones'),
     (r'mim train mmsegmentation configs/cac_r50_camvid.py '
      r'--cfg-options model.pretrained=', 'test_data_configs, test_preflight'),
 ]

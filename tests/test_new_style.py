@@ -79,6 +79,18 @@ model.update(
     decode_head=[head, dict(head, type=DepthwiseSeparableFCNHead)])
 default_hooks = dict(logger=None)
 '''
+PARTS = '''
+from mmseg.models import CrossEntropyLoss as Loss
+from mmseg.models import ResNetV1c
+
+
+class MyNet(ResNetV1c):
+    pass
+
+
+class CrossEntropyLoss(Loss):
+    pass
+'''
 
 
 @pytest.fixture
@@ -179,3 +191,23 @@ def test_cascade(folder, cli):
     assert after.auxiliary_head == [before.decode_head[0]]
     assert after.decode_head.norm_cfg == dict(
         type='SyncBN', requires_grad=True)
+
+
+def test_classes_that_are_not_registered(folder, cli, monkeypatch):
+    """Nor may another class of the same name take their place."""
+    monkeypatch.syspath_prepend(folder)
+    write(folder / 'my_parts.py', PARTS)
+    text = CONFIG.replace('type=ResNetV1c', 'type=MyNet').replace(
+        'default_scope', 'from my_parts import CrossEntropyLoss as Mine\n'
+        'from my_parts import MyNet\ndefault_scope', 1)
+    write(folder / 'mine.py', text)
+    code, out = cli('adopt mine.py')
+    assert code == 0, out
+    backbone = load_config('cac_mine.py').model.backbone
+    assert backbone.type.__name__ == 'MyNet'
+    write(
+        folder / 'two.py',
+        text.replace('auxiliary_head=None',
+                     'auxiliary_head=dict(loss_decode=Mine)'))
+    code, out = cli('adopt two.py')
+    assert code == 2 and 'two classes of the model are called Cross' in out

@@ -28,7 +28,7 @@ def feature_maps(model: ConfigDict) -> Maps:
             ones in training than in evaluation.
         ValueError: If they do not run.
     """
-    name = model.backbone.type
+    name = _type_name(model.backbone)
     seen = []
     try:
         extractor = Extractor(small_model(model))
@@ -95,13 +95,16 @@ def small_model(model: ConfigDict) -> ConfigDict:
 
 def load_no_weights(backbone: dict) -> None:
     """Change the config of a backbone that loads weights when it is built."""
-    kind = backbone.get('type')
-    name = kind.__name__ if isinstance(kind, type) else str(kind)
-    if name.rsplit('.', 1)[-1] == 'TIMMBackbone':
+    if _type_name(backbone).rsplit('.', 1)[-1] == 'TIMMBackbone':
         # mmseg's downloads them unless it is told not to
         backbone.update(pretrained=False, checkpoint_path='')
     elif backbone.get('pretrained') is True:
         backbone['pretrained'] = False
+
+
+def _type_name(cfg: dict) -> str:
+    kind = cfg.get('type')
+    return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
 def random_images(model: dict) -> Tensor:

@@ -24,6 +24,7 @@ from ...errors import UserError
 from ...stack.config import (find_config, has_class_types, load_config,
                              with_type_names)
 from ...stack.decode_heads import crop_size, head_cost
+from ...stack.feature_maps import feature_maps
 from ...stack.files import check_writable, new_file
 from ..cost import head_table
 from ..options import at_least
@@ -96,19 +97,22 @@ def run(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out or f'cac_{Path(path).stem}.py')
     new_style = has_class_types(config)
     module = base_module(path, out.resolve().parent) if new_style else ''
-    classes = classes_in(config.model)
+    model = config.model
+    classes = classes_in(model)
     if new_style:
-        config.model = with_type_names(config.model)
+        config.model = with_type_names(model)
     if module is not None and not arguments.dry_run:
         if out.suffix != '.py':
             raise UserError(f'--out must end on .py, got {out}')
         check_writable(out)
         if out.exists():
             raise UserError(f'{out} exists: give another --out, or remove it')
-    adoption = derive(config, arguments.channels, arguments.heads)
+    adoption = derive(config, arguments.channels, arguments.heads,
+                      lambda _: feature_maps(model))
     unused = check(
-        adopted_model(adoption, config) if new_style else adopted_config(
-            adoption, config), config)
+        adopted_model(adoption, config, classes, model)
+        if new_style else adopted_config(adoption, config),
+        Config(dict(model=model)))
     find_unused = bool(unused) and not config.get('find_unused_parameters')
     if find_unused:
         adoption.notes.append(

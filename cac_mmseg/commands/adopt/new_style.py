@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
 from unicodedata import normalize
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmseg.models import EncoderDecoder
 
 from ...cac_head import CaCHead
+from ...errors import UserError
 from ...hooks import PreflightHook, ReportHook
 from ...stack.config import with_type_names
 from .derive import Adoption
@@ -19,19 +20,27 @@ from .text import (CASCADE_ONLY, auxiliary_heads, formatted, missing_hooks,
 Classes = Dict[str, type]  # by the names that they have in the old style
 
 OURS = (CaCHead, EncoderDecoder, PreflightHook, ReportHook)
+NAMES: Classes = {found.__name__: found for found in OURS}
 
 
 def classes_in(value: Any) -> Classes:
-    """Return the classes in a part of a config."""
+    """Return the classes in a part of a config.
+
+    Raises:
+        UserError: If two have the same name.
+    """
     if isinstance(value, type):
         return {with_type_names(value): value}
-    parts = value.values() if isinstance(
-        value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return {
-        name: found
-        for part in parts
-        for name, found in classes_in(part).items()
-    }
+    parts = value.values() if isinstance(value, dict) else value
+    classes: Classes = {}
+    for part in parts if isinstance(value, (dict, list, tuple)) else ():
+        for name, found in classes_in(part).items():
+            if classes.setdefault(name, found) is not found:
+                raise UserError(
+                    f'two classes of the model are called {name}, of '
+                    f'{classes[name].__module__} and {found.__module__}: '
+                    'give one of them another name')
+    return classes
 
 
 def base_module(path: Union[str, Path], folder: Union[str,
@@ -70,7 +79,7 @@ def new_style_text(adoption: Adoption,
             no gradient.
         hooks: Whether to add those of this package that it does not have.
     """
-    classes = {**{one.__name__: one for one in OURS}, **classes}
+    classes = {**NAMES, **classes}
     imported: Classes = {}
 
     def code(value: Any) -> str:
@@ -101,9 +110,11 @@ def new_style_text(adoption: Adoption,
     return formatted('\n'.join([*imports, '', *lines, '']))
 
 
-def adopted_model(adoption: Adoption, config: Config) -> Config:
-    """Return a config of the model that such a text makes."""
-    model = {**config.model, **_changes(adoption, config)}
+def adopted_model(adoption: Adoption, config: Config, classes: Classes,
+                  model: ConfigDict) -> Config:
+    """Return a config of what such a text makes of a model."""
+    changes = _changes(adoption, config)
+    model = {**model, **_with_classes(changes, {**NAMES, **classes}, {})}
     return Config(
         dict(model={
             key: value
