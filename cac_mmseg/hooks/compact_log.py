@@ -1,5 +1,6 @@
 """A terminal that shows how a training goes; the log file has the rest."""
 import logging
+from collections import Counter
 from typing import Any
 
 from mmengine.hooks import LoggerHook
@@ -7,33 +8,34 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS, RUNNERS
 
-LINES = 30  # that are shown before the first iteration
+LINES = 6  # of a message that is shown before the first iteration
+ALIKE = 2  # such messages that start with the same word
 # from where on all is shown: tables of results are long, too
 STARTED = 'before_train_iter', 'before_val_iter', 'before_test_iter'
 
 
 class FewLines(logging.Filter):
-    """Lets messages through that fit into what is left of some lines."""
+    """Lets warnings through, and short messages that do not repeat."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.left = LINES
+        self.seen: Counter = Counter()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether a message is shown; warnings always are."""
-        lines = record.getMessage().count('\n') + 1
-        if record.levelno > logging.INFO or lines > self.left:
-            return record.levelno > logging.INFO
-        self.left -= lines
-        return True
+        """Return whether a message is shown."""
+        text = record.getMessage()
+        word = text.partition(' ')[0]
+        self.seen[word] += 1
+        return record.levelno > logging.INFO or (text.count('\n') < LINES
+                                                 and self.seen[word] <= ALIKE)
 
 
 @RUNNERS.register_module()
 class CompactRunner(Runner):
     """mmengine's Runner, whose terminal stays readable.
 
-    Until the first iteration 30 lines are shown, and warnings; environment,
-    config, hooks and layers, over 600 lines, are in the log file.
+    Until the first iteration, environment, config, hooks, layers and options
+    of each parameter, over 600 lines, go to the log file only.
     To turn it on: ``runner_type = 'CompactRunner'``.
     """
 

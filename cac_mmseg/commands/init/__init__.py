@@ -92,11 +92,10 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.pretrained:
             _check_weights(arguments.pretrained, drafts[0])
         times = measure(config)
-        machine = content.base.machine
         content = content._replace(
             schedule=schedule(
-                len(parts['train']), machine.batch, times.step,
-                len(parts['val']) * times.image, machine.minutes))
+                len(parts['train']), content.base.machine, times.step,
+                len(parts['val']) * times.image))
         drafts[0].write_text(page(content), encoding='utf-8')
         for draft, path in zip(drafts, paths):
             with new_file(path) as file:

@@ -5,8 +5,10 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from .survey import Survey
 
-EPOCHS = 100  # of a training, within the limits of ITERATIONS
-ITERATIONS = 400, 20000
+EPOCHS = 50  # of a training, within the limits of iterations
+LEAST = 400  # iterations
+SHARE = 0.2  # of the time of a training, for validations
+SECONDS = 20  # between lines of the log
 RARE = 0.01  # share of pixels below which a class weight is proposed
 MAX_WEIGHT = 10.
 STRIDE = 32  # crops are a multiple of it
@@ -22,20 +24,20 @@ class Machine(NamedTuple):
         side: Pixels of a crop at most.
         longest: Pixels of an image at most.
         batch: Crops.
-        minutes: Of a training.
+        most: Iterations.
     """
     name: str
     base: str
     side: int
     longest: int
     batch: int
-    minutes: int
+    most: int
 
 
-CPU = Machine('a CPU', 'cac_mobilenet-v2-d8_cityscapes', 256, 512, 4, 30)
+CPU = Machine('a CPU', 'cac_mobilenet-v2-d8_cityscapes', 256, 512, 4, 1000)
 # no weights to start from: fewer layers learn sooner
 SCRATCH = CPU._replace(base='cac_r18_camvid')
-GPU = Machine('a GPU', 'cac_r50_camvid', 512, 1024, 8, 480)
+GPU = Machine('a GPU', 'cac_r50_camvid', 512, 1024, 8, 20000)
 
 
 class Sizes(NamedTuple):
@@ -92,30 +94,25 @@ class Schedule(NamedTuple):
     log: int
 
 
-def schedule(images: int, batch: int, step: float, validation: float,
-             minutes: float) -> Schedule:
-    """Choose how long to train.
+def schedule(images: int, machine: Machine, step: float,
+             validation: float) -> Schedule:
+    """Choose how long to train, by the number of images.
+
+    The time of an iteration decides how often there is a line or a validation.
 
     Args:
         images: For training.
-        batch: Crops of an iteration.
+        machine: That trains.
         step: Seconds of an iteration.
         validation: Seconds of a validation.
-        minutes: Of a training at most.
     """
-    least, most = ITERATIONS
-    wanted = min(max(EPOCHS * images // batch, least), most)
-    iterations = _rounded(min(wanted, max(60 * minutes / step, least / 4)))
-    # a fifth of the time at most goes to validations
-    count = min(max(0.2 * iterations * step / validation, 1), 10)
-    return Schedule(iterations, -(-iterations // int(count)),
-                    int(min(max(20 / step, 1), 50)))
-
-
-def _rounded(value: float) -> int:
-    """Return about the same, with two digits."""
-    unit = 10**max(len(str(int(value))) - 2, 0)
-    return max(int(value) // unit * unit, 1)
+    wanted = EPOCHS * images // machine.batch
+    iterations = min(max(wanted, LEAST), machine.most) // 20 * 20
+    # the last iteration is validated; a fifth of the time at most goes there
+    count = next((n for n in (10, 5, 4, 2)
+                  if n * validation <= SHARE * iterations * step), 1)
+    return Schedule(iterations, iterations // count,
+                    int(min(max(SECONDS / step, 1), 50)))
 
 
 def class_weights(counts: Counter, classes: int) -> Optional[List[float]]:

@@ -68,7 +68,7 @@ class Look:
                 metainfo=dict(classes=('a', )),
                 pipeline=[
                     dict(type='LoadImageFromFile', **loading),
-                    dict(type='LoadAnnotations')
+                    dict(type='mmseg.LoadAnnotations')
                 ]))
 
     def __call__(self, image: str, label: str) -> Sample:
