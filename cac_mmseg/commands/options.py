@@ -1,4 +1,5 @@
 """Types of command-line options, for ``type`` of argparse."""
+import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import Any, Callable
 
@@ -37,6 +38,16 @@ def device(name: str) -> torch.device:
         raise ArgumentTypeError(f'{name} cannot be used here: {reason}. Try '
                                 '--device cpu') from error
     return found
+
+
+def add_workers(parser: ArgumentParser) -> None:
+    """Declare the number of processes that read files."""
+    parser.add_argument(
+        '--workers',
+        type=at_least(1),
+        default=os.cpu_count(),
+        metavar='N',
+        help='processes that read (default: %(default)s)')
 
 
 class CfgOptions(DictAction):

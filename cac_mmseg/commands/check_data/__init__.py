@@ -6,7 +6,6 @@ values that are no class, and how often each class occurs; draws a few samples.
 Exit status 1 if there are problems.
 """
 import argparse
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -22,7 +21,7 @@ from ...stack.config import load_config
 from ...stack.files import make_folder, new_file
 from ...stack.labels import COLOUR
 from ...stack.tables import markdown_table
-from ..options import CfgOptions, at_least
+from ..options import CfgOptions, add_workers
 from .samples import LABEL, SETTING, Problem, Report, check
 
 SPLITS = ('train', 'val', 'test')
@@ -128,11 +127,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default={},
         metavar='KEY=VALUE',
         help='changes to the config, as of mim train')
-    add('--workers',
-        type=at_least(1),
-        default=os.cpu_count(),
-        metavar='N',
-        help='processes that read (default: %(default)s)')
+    add_workers(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

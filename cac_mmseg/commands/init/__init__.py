@@ -8,7 +8,6 @@ measures two training steps, and estimates the time of the training. Label maps
 that are colours, masks or 16 bits are converted by `prepare labels` first.
 """
 import argparse
-import os
 import shlex
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from ...stack.files import check_writable, make_folder, new_file
 from ...stack.words import counted
 from ..check_data import examine
 from ..doctor.weights import examine_weights
-from ..options import at_least
+from ..options import add_workers
 from .base import choose_base
 from .classes import name_classes
 from .pairs import SPLITS, find_pairs, split
@@ -61,11 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('--pretrained',
         metavar='FILE',
         help='weights of the backbone, where they cannot be downloaded')
-    add('--workers',
-        type=at_least(1),
-        default=os.cpu_count(),
-        metavar='N',
-        help='processes that read (default: %(default)s)')
+    add_workers(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

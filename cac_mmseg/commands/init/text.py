@@ -76,12 +76,13 @@ def _data(p: Page) -> str:
         resize = ("dict(type='RandomResize', scale=scale, "
                   'ratio_range=(0.5, 2.0), keep_ratio=True)')
         test = "dict(type='Resize', scale=scale, keep_ratio=True), "
+        by_ratio = 'scale=tuple(int(side * ratio) for side in scale)'
     else:
         scale = f'# {sizes.why}\nscales = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)'
         resize = ("dict(type='RandomChoice', transforms=[[dict(type='Resize', "
                   'scale_factor=factor, keep_ratio=True)] '
                   'for factor in scales])')
-        test = ''
+        test, by_ratio = '', 'scale_factor=ratio'
     # it is made for colours of 8 bits
     colours = '' if p.loading else "dict(type='PhotoMetricDistortion'), "
     classes = ', '.join(map(repr, p.names))
@@ -109,6 +110,15 @@ train_pipeline = [
 # labels are loaded after Resize: a prediction is compared at full size
 test_pipeline = [
     {load}, {test}dict(type='LoadAnnotations'), dict(type='PackSegInputs')
+]
+tta_pipeline = [  # of mim test --tta
+    {load},
+    dict(type='TestTimeAug', transforms=[
+        [dict(type='Resize', {by_ratio}, keep_ratio=True)
+         for ratio in (0.75, 1.0, 1.25)],
+        [dict(type='RandomFlip', prob=prob) for prob in (0., 1.)],
+        [dict(type='LoadAnnotations')],
+        [dict(type='PackSegInputs')]])
 ]
 '''
 

@@ -10,7 +10,6 @@ that are there are kept if they fit. Exit status 1 if pixels are of no class or
 files failed.
 """
 import argparse
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -25,7 +24,7 @@ from ...stack.config import dataset_without_data, load_config
 from ...stack.files import check_folder, make_folder
 from ...stack.tables import class_table
 from ...stack.words import counted
-from ..options import at_least
+from ..options import add_workers
 from .coco import paint_coco, read_coco
 from .folder import Converter, check_unknown, count_pictures, find_pictures
 from .meaning import find_meaning
@@ -100,11 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default='refuse',
         help='what becomes of pixels that the table does not name: nothing is '
         'converted, 255, or the class of the nearest colour (default: refuse)')
-    add('--workers',
-        type=at_least(1),
-        default=os.cpu_count(),
-        metavar='N',
-        help='processes (default: %(default)s)')
+    add_workers(parser)
 
 
 def convert_pictures(arguments: argparse.Namespace) -> tuple:

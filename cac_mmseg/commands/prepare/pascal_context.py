@@ -9,7 +9,6 @@ been converted before is read, and kept if it is whole, of its image's size and
 of these classes. Exit status 1 if files failed.
 """
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import numpy as np
 
 from ...stack.tables import class_table
 from ...stack.words import counted
-from ..options import at_least
+from ..options import add_workers
 from .pascal_masks import CLASSES, MASKS, Report, prepare_pascal_context
 
 
@@ -46,11 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=59,
         help='with 60 the rest is a class, background; with 59 it is ignored. '
         'The masks serve both, the table counts one of them (default: 59)')
-    add('--workers',
-        type=at_least(1),
-        default=os.cpu_count(),
-        metavar='N',
-        help='processes (default: %(default)s)')
+    add_workers(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
