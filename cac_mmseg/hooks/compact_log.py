@@ -42,25 +42,26 @@ class CompactRunner(Runner):
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """See :meth:`mmengine.runner.Runner.build_logger`."""
         logger = super().build_logger(*args, **kwargs)
-        self._few_lines = FewLines()
-        for handler in _terminals(logger):
-            handler.addFilter(self._few_lines)
+        _show_all(logger)  # of an earlier run with its name
+        few = FewLines()
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.addFilter(few)
         logger.info(f'Config, environment and all messages: {self._log_dir}')
         return logger
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """See :meth:`mmengine.runner.Runner.call_hook`."""
         if fn_name in STARTED:
-            for handler in _terminals(self.logger):
-                handler.removeFilter(self._few_lines)
+            _show_all(self.logger)
         super().call_hook(fn_name, **kwargs)
 
 
-def _terminals(logger: logging.Logger) -> list:
-    return [
-        handler for handler in logger.handlers
-        if type(handler) is logging.StreamHandler
-    ]
+def _show_all(logger: logging.Logger) -> None:
+    for handler in logger.handlers:
+        for few in handler.filters[:]:
+            if isinstance(few, FewLines):
+                handler.removeFilter(few)
 
 
 @HOOKS.register_module()
