@@ -46,7 +46,8 @@ def test_a_run_that_failed_leaves_no_filter(tmp_path):
     for _ in range(2):  # loggers are shared by their name
         cfg = short_run(tmp_path, 1, experiment_name='same')
         runner = RUNNERS.build(cfg)
-    runner.call_hook('before_test_iter', batch_idx=0)
+    runner._hooks.clear()
+    runner.call_hook('before_test_iter')
     assert not any(handler.filters for handler in runner.logger.handlers)
 
 
