@@ -1,5 +1,6 @@
 """prepare labels: pictures of every kind become class indices."""
 import json
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -386,6 +387,41 @@ def test_coco_is_painted_small_over_large(run):
     assert '(2 of them kept)' in run(labels='c.json')
     assert 'are for pictures' in run(
         '--colours', 'a', labels='c.json', status=2)
+
+
+def test_parts_of_coco_share_their_classes(run):
+    """By name: each file may number them in its own way."""
+    coco()
+    run(labels='c.json')
+    before = np.array(Image.open('out/sub/a.png'))
+    shutil.rmtree('out/sub')
+    data = json.loads(Path('c.json').read_text())
+    numbers = {c['id']: 100 - c['id'] for c in data['categories']}
+    for part, key in (('categories', 'id'), ('annotations', 'category_id')):
+        for item in data[part]:
+            item[key] = numbers[item[key]]
+    Path('c.json').write_text(json.dumps(data))
+    run(labels='c.json')
+    assert (np.array(Image.open('out/sub/a.png')) == before).all()
+    data['categories'][0]['name'] = 'renamed'
+    Path('c.json').write_text(json.dumps(data))
+    assert 'renamed' in run(labels='c.json', status=2)
+
+
+def test_255_is_a_class_or_not(run):
+    """Beside indices it is ignored; beside other values it is open."""
+    write([np.repeat([[0, 128, 255]], 3, 0).astype(np.uint8)])
+    assert "'ignore 255'" in run(status=2)
+    Path('names.txt').write_text('a 0\nb 128\nignore 255\n')
+    run('--colours', 'names.txt')
+    assert np.array(Image.open('out/0.png'))[0].tolist() == [0, 1, 255]
+    Path('names.txt').write_text('a 0\nb 128\nc 255\n')
+    text = run('--colours', 'names.txt', status=2)
+    assert 'has other classes' in text
+    Path('out/classes.txt').unlink()
+    # another table would write another map
+    assert 'is not what would be written' in run(
+        '--colours', 'names.txt', status=1)
 
 
 @pytest.mark.parametrize('changes, status, words', [

@@ -3,7 +3,7 @@ import json
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -15,12 +15,15 @@ from .masks import Mask, make_mask
 BACKGROUND = 'background'
 PARTS = ('images', 'annotations', 'categories')
 
-# what paint_coco takes: image, annotations, class of each category, how many,
-# and the label map
-Painting = Tuple[dict, List[dict], Dict[int, int], int, Path]
+# what paint_coco takes: image, annotations, class of each category, label map
+Painting = Tuple[dict, List[dict], Dict[int, int], Path]
 
 
-def read_coco(path: Path, out: Path) -> Tuple[ClassTable, List[Painting]]:
+def read_coco(
+        path: Path,
+        out: Path,
+        known: Optional[List[str]] = None
+) -> Tuple[ClassTable, List[Painting]]:
     """Read classes, and what each image's label map is painted from.
 
     Class 0 is the background, categories follow in the order of their ids;
@@ -29,9 +32,11 @@ def read_coco(path: Path, out: Path) -> Tuple[ClassTable, List[Painting]]:
     Args:
         path: Of the JSON file.
         out: Folder of the label maps.
+        known: Classes of another part of the data set, in their order.
 
     Raises:
-        UserError: If it is no such file, or pycocotools is missing.
+        UserError: If it is no such file, has categories that are not known,
+            or pycocotools is missing.
     """
     if not find_spec('pycocotools'):
         raise UserError(f'{path} needs pycocotools: pip install pycocotools '
@@ -50,6 +55,15 @@ def read_coco(path: Path, out: Path) -> Tuple[ClassTable, List[Painting]]:
         names = [
             *dict.fromkeys([BACKGROUND, *(named[i] for i in sorted(named))])
         ]
+        if known:
+            unknown = [name for name in names if name not in known]
+            if unknown:
+                raise UserError(
+                    f'{path} has categories that {out} does not name: '
+                    f'{", ".join(unknown[:8])}. Parts of a data set share '
+                    'their names: give another --out, or undo the renaming in '
+                    'its classes.txt until all are converted')
+            names = known
         classes = {i: names.index(name) for i, name in named.items()}
         sources: Dict[Path, str] = {}
         for image in images:
@@ -73,20 +87,19 @@ def read_coco(path: Path, out: Path) -> Tuple[ClassTable, List[Painting]]:
                         f' labels of 8 bits have {IGNORED}')
     keys = {(i, ): i for i in (*range(len(names)), IGNORED)}
     table = ClassTable(names, default_palette(len(names)), keys)
-    return table, [(image, of_image[image['id']], classes, len(names), target)
+    return table, [(image, of_image[image['id']], classes, target)
                    for image, target in zip(images, sources)]
 
 
 def paint_coco(image: dict, annotations: List[dict], classes: Dict[int, int],
-               count: int, target: Path) -> Mask:
+               target: Path) -> Mask:
     """Make the label map of an image; a failure is returned, not raised."""
     name = str(image['file_name'])
     try:
         size = int(image['height']), int(image['width'])
     except (KeyError, TypeError, ValueError):
         return Mask(name, failure='it has no height and width')
-    return make_mask(name, target, size, count,
-                     partial(_paint, annotations, classes, size))
+    return make_mask(name, target, partial(_paint, annotations, classes, size))
 
 
 def _paint(annotations: List[dict], classes: Dict[int, int],

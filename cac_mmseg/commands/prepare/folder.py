@@ -69,8 +69,7 @@ class Converter:
     def __call__(self, count: Count, target: Path) -> Mask:
         """Convert; a failure is returned, not raised."""
         return make_mask(
-            str(count.path), target, count.size, len(self.meaning.table.names),
-            partial(self._paint, count.path))
+            str(count.path), target, partial(self._paint, count.path))
 
     def _paint(self, path: Path) -> np.ndarray:
         picture = read_picture(path)

@@ -146,8 +146,10 @@ def convert_coco(arguments: argparse.Namespace) -> tuple:
     if arguments.colours or arguments.config or arguments.unknown != 'refuse':
         raise UserError('--colours, --config and --unknown are for pictures: '
                         f'{arguments.labels} names its classes')
-    table, painters = read_coco(arguments.labels, arguments.out)
-    table = settle_classes(make_folder(arguments.out) / TABLE, table)
+    path = make_folder(arguments.out) / TABLE
+    known = read_classes(path).names if path.exists() else None
+    table, painters = read_coco(arguments.labels, arguments.out, known)
+    table = settle_classes(path, table)
     return table, track_progress_rich(
         paint_coco,
         painters,

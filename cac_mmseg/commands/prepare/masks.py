@@ -1,12 +1,11 @@
-"""Label maps that are written whole, or kept if they are there."""
+"""Label maps that are written whole, or kept if they are the same."""
 from pathlib import Path
-from typing import Callable, Mapping, NamedTuple, Tuple
+from typing import Callable, Mapping, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from ...errors import UserError
-from ...stack.classes import IGNORED
 from ...stack.files import make_folder, new_file
 from ...stack.labels import count_values
 from ...stack.words import reason
@@ -20,24 +19,23 @@ class Mask(NamedTuple):
     failure: str = ''
 
 
-def make_mask(name: str, target: Path, size: Tuple[int, int], classes: int,
-              paint: Callable[[], np.ndarray]) -> Mask:
-    """Write a label map, or keep the one that is there.
+def make_mask(name: str, target: Path, paint: Callable[[],
+                                                       np.ndarray]) -> Mask:
+    """Write a label map, or keep the same one that is there.
 
     Args:
         name: Of what it is made from.
         target: Where to.
-        size: (H, W).
-        classes: How many.
         paint: Returns the label map.
 
     Returns:
         A failure, too: it is not raised.
     """
     try:
-        kept = target.exists()
-        mask = _read(target, size, classes) if kept else paint()
-        if not kept:
+        mask, kept = paint(), target.exists()
+        if kept:
+            _check_same(target, mask)
+        else:
             with new_file(make_folder(target.parent) / target.name) as file:
                 Image.fromarray(mask).save(file)
         return Mask(name, dict(count_values(mask)), kept)
@@ -45,18 +43,15 @@ def make_mask(name: str, target: Path, size: Tuple[int, int], classes: int,
         return Mask(name, failure=reason(error))
 
 
-def _read(path: Path, size: Tuple[int, int], classes: int) -> np.ndarray:
-    """Read what another run, or a person, has written."""
+def _check_same(path: Path, mask: np.ndarray) -> None:
+    """Check what another run, or a person, has written."""
     try:
         with Image.open(path) as image:
-            mask = np.array(image)
-        fits = mask.dtype == np.uint8 and mask.shape == size
-        sound = fits and not ((mask >= classes) & (mask != IGNORED)).any()
+            same = np.array_equal(np.array(image), mask)
     except Exception:  # of PIL's decoders
-        sound = False
-    if not sound:
+        same = False
+    if not same:
         raise UserError(
-            f'{path} is there, but is not a whole picture of {size[1]} x '
-            f'{size[0]} pixels of 8 bits, 0 to {classes - 1} or {IGNORED}: '
-            'remove it, and run the command again')
-    return mask
+            f'{path} is there, and is not what would be written: it is '
+            'edited, broken, or of other pictures or options: remove it and '
+            'run the command again, or give another --out')

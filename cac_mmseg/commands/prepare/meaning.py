@@ -6,7 +6,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from ...errors import UserError
-from ...stack.classes import IGNORED, ClassTable, default_palette
+from ...stack.classes import (IGNORE, IGNORED, ClassTable, default_palette)
 from ...stack.words import counted
 from .pictures import COLOUR, GREY, GREYS, PALETTE, Count
 
@@ -90,10 +90,18 @@ def find_meaning(counts: List[Count], table: Optional[ClassTable]) -> Meaning:
                         f"'{table.names[0]} 128 64 128'")
     totals = total(counts, colours)
     values = as_keys(totals.keys, colours)
-    if not colours and len(values) > 2:
-        values = [key for key in values if key != (IGNORED, )]
     if table:
         return _by_names(values, table)
+    others = [key for key in values if key != (IGNORED, )]
+    if not colours and 1 < len(others) < len(values):
+        if others != [(i, ) for i in range(len(others))]:
+            few = ', '.join(map(_text, others[:8]))
+            raise UserError(
+                f'the label pictures hold {few}{", ..." * (len(others) > 8)} '
+                f'and {IGNORED}, which may be a class or ignored: give lines '
+                f"such as 'road 7' by --colours, and '{IGNORE} {IGNORED}' "
+                'where it is ignored')
+        values = others
     if len(values) > LIMIT or totals.rest:
         line = 'road 128 64 128' if colours else 'road 7'
         held = 'colours' if colours else 'values'
@@ -151,7 +159,7 @@ def _by_names(values: List[Key], table: ClassTable) -> Meaning:
     count = len(table.names)
     if len(values) == count:
         keys = {key: i for i, key in enumerate(values)}
-    elif all(value < count for value, in values):
+    elif all(value < count or value == IGNORED for value, in values):
         keys = {(i, ): i for i in range(count)}
     else:
         raise UserError(
