@@ -408,6 +408,18 @@ def test_parts_of_coco_share_their_classes(run):
     assert 'renamed' in run(labels='c.json', status=2)
 
 
+def test_smoothed_edges_are_no_classes(run):
+    """Nor where they are so few that they could be."""
+    picture = np.zeros((100, 100, 3), np.uint8)
+    picture[50:] = 200
+    picture[50, :9] = np.arange(1, 10)[:, None] * [20, 21, 22]
+    write([picture])
+    assert 'have 1 % of the pixels together' in run(status=2)
+    picture[:10, :90] = np.repeat(picture[50, :9], 10, 0)  # or are classes
+    write([picture])
+    assert 'class_10' in run()
+
+
 def test_255_is_a_class_or_not(run):
     """Beside indices it is ignored; beside other values it is open."""
     write([np.repeat([[0, 128, 255]], 3, 0).astype(np.uint8)])
@@ -447,6 +459,6 @@ def test_mmseg_reads_what_was_made(run, maps):
         data_prefix=dict(img_path='in', seg_map_path='out'),
         img_suffix='.png',
         metainfo=dict(classes=read_classes('out/classes.txt').names),
-        pipeline=[dict(type='LoadAnnotations')])
+        pipeline=[dict(type='mmseg.LoadAnnotations')])
     for i in range(2):
         assert (dataset[i]['gt_seg_map'] == maps[i]).all()

@@ -18,6 +18,8 @@ from ..errors import UserError
 from ..stack.checkpoint import load_weights
 from ..stack.files import check_writable, new_file
 
+STATISTICS = 'running_mean', 'running_var'
+
 
 def publish(checkpoint: Union[str, Path],
             out: Union[str, Path],
@@ -27,8 +29,9 @@ def publish(checkpoint: Union[str, Path],
     Args:
         checkpoint: A file written in training.
         out: Where to, without the hash; ``.pth`` is optional.
-        half: Whether floats are rounded to float16. A model takes them in its
-            own type.
+        half: Whether parameters are rounded to float16. A model takes them in
+            its own type. Statistics of norms stay: those of small kernels have
+            variances that float16 rounds to zero.
 
     Returns:
         The file, which ``torch.load(file, weights_only=True)`` reads, and so
@@ -58,7 +61,7 @@ def publish(checkpoint: Union[str, Path],
 
 
 def _halved(name: str, value: Tensor) -> Tensor:
-    if not value.is_floating_point():
+    if not value.is_floating_point() or name.endswith(STATISTICS):
         return value
     rounded = value.half()
     if not rounded.isfinite().all():
@@ -72,7 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('checkpoint', help='such as work_dirs/NAME/iter_1.pth')
     parser.add_argument('out', help='such as cac_r50_cityscapes.pth')
     parser.add_argument(
-        '--half', action='store_true', help='in float16: half the size')
+        '--half',
+        action='store_true',
+        help='parameters in float16: half the size')
 
 
 def run(arguments: argparse.Namespace) -> None:

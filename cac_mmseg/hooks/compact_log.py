@@ -1,6 +1,5 @@
 """A terminal that shows how a training goes; the log file has the rest."""
 import logging
-from collections import Counter
 from typing import Any
 
 from mmengine.hooks import LoggerHook
@@ -9,25 +8,19 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS, RUNNERS
 
 LINES = 6  # of a message that is shown before the first iteration
-ALIKE = 2  # such messages that start with the same word
+NOISE = 'paramwise_options'  # messages that start so: several a parameter
 # from where on all is shown: tables of results are long, too
 STARTED = 'before_train_iter', 'before_val_iter', 'before_test_iter'
 
 
 class FewLines(logging.Filter):
-    """Lets warnings through, and short messages that do not repeat."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: Counter = Counter()
+    """Lets warnings and short messages through."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a message is shown."""
         text = record.getMessage()
-        word = text.partition(' ')[0]
-        self.seen[word] += 1
-        return record.levelno > logging.INFO or (text.count('\n') < LINES
-                                                 and self.seen[word] <= ALIKE)
+        return record.levelno > logging.INFO or not (text.count('\n') >= LINES
+                                                     or text.startswith(NOISE))
 
 
 @RUNNERS.register_module()
@@ -66,12 +59,17 @@ def _show_all(logger: logging.Logger) -> None:
 
 @HOOKS.register_module()
 class FirstIterationLoggerHook(LoggerHook):
-    """mmengine's LoggerHook, which also logs the first iteration.
+    """mmengine's LoggerHook, which also logs the first iteration of a run.
 
     A loss and the time left are seen at once, not after ``interval``
     iterations.
     """
+    first = True
 
-    def every_n_inner_iters(self, inner_iter: int, n: int) -> bool:
-        """Return whether an iteration is logged."""
-        return inner_iter == 0 or super().every_n_inner_iters(inner_iter, n)
+    def after_train_iter(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`mmengine.hooks.LoggerHook.after_train_iter`."""
+        interval = self.interval
+        if self.first:
+            self.first, self.interval = False, 1
+        super().after_train_iter(*args, **kwargs)
+        self.interval = interval

@@ -55,7 +55,8 @@ class PreflightHook(Hook):
         if not isinstance(runner.optim_wrapper,
                           (OptimWrapper, OptimWrapperDict)):
             return
-        agree(lambda: check_pretrained(runner.model))
+        agree(lambda: check_pretrained(runner.model, (runner.cfg.get(
+            'model') or {}).get('pretrained')))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         resumed = bool(runner.cfg.get('resume'))
@@ -188,8 +189,13 @@ def _check_start(runner: Runner) -> None:
             settle_last_checkpoint(runner.work_dir)
 
 
-def check_pretrained(model: nn.Module) -> None:
+def check_pretrained(model: nn.Module,
+                     pretrained: Optional[str] = None) -> None:
     """Check the weights that modules start from by loading them once.
+
+    Args:
+        model: Before its weights are initialised.
+        pretrained: What its config says, which goes to the backbone.
 
     Raises:
         RuntimeError: With the file, the module, and what to do.
@@ -197,11 +203,14 @@ def check_pretrained(model: nn.Module) -> None:
     for name, module in model.named_modules():
         init_cfg = getattr(module, 'init_cfg', None)
         if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
-            _check_weights(_unwrapped(name), init_cfg['checkpoint'])
+            name, checkpoint = _unwrapped(name), init_cfg['checkpoint']
+            _check_weights(
+                name, checkpoint, 'model.pretrained' if checkpoint
+                == pretrained else f'model.{name}.init_cfg.checkpoint')
 
 
-def _check_weights(name: str, checkpoint: str) -> None:
-    """Load once; mmengine keeps what it downloads."""
+def _check_weights(name: str, checkpoint: str, key: str) -> None:
+    """Load once; mmengine keeps what it downloads. ``key`` set them."""
     message: Optional[str] = None
     try:
         if '://' in checkpoint:
@@ -217,8 +226,8 @@ def _check_weights(name: str, checkpoint: str) -> None:
         raise RuntimeError(
             f'the pretrained weights {checkpoint!r} of {name} cannot be '
             f'loaded ({message}). Without a network give a file, '
-            '--cfg-options model.pretrained=FILE, or train from scratch, '
-            '--cfg-options model.pretrained=None')
+            f'--cfg-options {key}=FILE, or train from scratch, '
+            f'--cfg-options {key.removesuffix(".checkpoint")}=None')
 
 
 def _unwrapped(name: str) -> str:

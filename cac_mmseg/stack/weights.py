@@ -14,6 +14,8 @@ ZOOS = {
     'open-mmlab://': 'get_external_models',
     'openmmlab://': 'get_external_models',
     'mmcls://': 'get_mmcls_models',
+    'torchvision://': 'get_torchvision_models',
+    'modelzoo://': 'get_torchvision_models',
 }
 
 
@@ -37,8 +39,9 @@ def find_weights(name: str) -> Source:
             if not url:
                 return Source(name, 'is no name that mmengine knows')
     if not url.startswith(('http://', 'https://')):
-        missing = '' if os.path.isfile(url) else 'is not a file'
-        return Source(url, missing)
+        # other backends than files are mmengine's
+        found = '://' in url or os.path.isfile(url)
+        return Source(url, '' if found else 'is not a file')
     cached = Path(torch.hub.get_dir(), 'checkpoints', url.split('/')[-1])
     if cached.is_file():
         return Source(str(cached))

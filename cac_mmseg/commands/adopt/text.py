@@ -41,13 +41,8 @@ def config_text(adoption: Adoption,
         model = dict(decode_head=dict(_delete_=True, **adoption.head))
     else:
         model = _without_cascade(adoption, config)
-    imports = (config.get('custom_imports') or {}).get('imports', [])
-    imports = [imports] if isinstance(imports, str) else imports
     values: Dict[str, Any] = dict(
-        custom_imports=dict(
-            imports=[*dict.fromkeys([*imports, 'cac_mmseg'])],
-            allow_failed_imports=False),
-        model=model)
+        custom_imports=custom_imports(config), model=model)
     if hooks:
         added = missing_hooks(config)
         if added:
@@ -58,6 +53,15 @@ def config_text(adoption: Adoption,
                    for name, value in values.items())
     heading = f'# {comment}\n' if comment else ''
     return f'{heading}_base_ = {base!r}\n' + formatted(body)
+
+
+def custom_imports(config: Config) -> dict:
+    """Return what a config imports, and this package."""
+    imports = (config.get('custom_imports') or {}).get('imports', [])
+    imports = [imports] if isinstance(imports, str) else imports
+    return dict(
+        imports=[*dict.fromkeys([*imports, 'cac_mmseg'])],
+        allow_failed_imports=False)
 
 
 def auxiliary_heads(adoption: Adoption, config: Config) -> list:

@@ -4,7 +4,7 @@ Looks at all images and label maps: sizes, classes and their shares, files that
 do not belong together, near-duplicates of training and validation. Writes
 NAME.py, a config of a page with comments that trains at once, and
 NAME_train.txt and NAME_val.txt, the images of each. Checks the data with it,
-measures two training steps, and estimates the time of the training. Label maps
+measures training steps, and estimates the time of the training. Label maps
 that are colours, masks or 16 bits are converted by `prepare labels` first.
 """
 import argparse
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Look, write, check and estimate; exit with 1 if data has problems.
 
     Raises:
-        UserError: naming what does not fit; nothing is written then.
+        UserError: naming what does not fit; no config is written then.
     """
     paths = _paths(arguments.name)
     parts, content = _look(arguments, paths)
@@ -125,8 +125,7 @@ def _look(arguments: argparse.Namespace,
           paths: List[Path]) -> Tuple[Dict[str, List[str]], Page]:
     """Return the names of each part and the config, and print what was seen.
     """
-    base = choose_base(arguments.like, arguments.pretrained,
-                       paths[0].resolve().parent)
+    base = choose_base(arguments.like, arguments.pretrained)
     pairs = find_pairs(arguments.images, arguments.labels)
     parts, how = split(pairs, arguments.lists)
     found = survey(pairs, [*parts['train'], *parts['val']], arguments.workers)
@@ -137,7 +136,7 @@ def _look(arguments: argparse.Namespace,
     train, val = (len(parts[part]) for part in SPLITS)
     for note in (*pairs.notes, chosen.why, f'split {how}: {train} for '
                  f'training, {val} for validation', *_alike(found, parts),
-                 base.note):
+                 *_turned(found), base.note):
         print(f'- {note}')
     return parts, Page(
         comments=(f'{paths[0].stem}: {counted(train, "image")} to train on, '
@@ -154,6 +153,15 @@ def _look(arguments: argparse.Namespace,
         workers=min(arguments.workers, 4),
         schedule=TRIAL,
         weights=class_weights(found.counts(parts['train']), len(names)))
+
+
+def _turned(found: Survey) -> Iterator[str]:
+    number = sum(sample.turned for sample in found.samples.values())
+    if number:
+        yield (
+            f'{counted(number, "image")} with an EXIF orientation: they are '
+            'turned by it, label maps are not. samples.png shows if both '
+            'agree')
 
 
 def _alike(found: Survey, parts: Dict[str, List[str]]) -> Iterator[str]:

@@ -32,14 +32,12 @@ class Base(NamedTuple):
     by_default: bool
 
 
-def choose_base(like: Optional[str], pretrained: Optional[str],
-                folder: Path) -> Base:
+def choose_base(like: Optional[str], pretrained: Optional[str]) -> Base:
     """Choose a base for this machine, or take the one that is given.
 
     Args:
         like: A config's path or name, or None.
         pretrained: A file of weights, or None.
-        folder: Of the config that inherits.
 
     Raises:
         UserError: If a config cannot inherit from it.
@@ -52,28 +50,29 @@ def choose_base(like: Optional[str], pretrained: Optional[str],
             f"--like {like} is in mmengine's new style, from which "
             'no other config inherits: give one in the old style')
     _check_heads(config)
-    name = config.model.get('pretrained')
+    backbone = config.model.get('backbone') or {}
+    name = config.model.get('pretrained') or (backbone.get('init_cfg')
+                                              or {}).get('checkpoint')
+    source = find_weights(pretrained or name or '')
+    weights, note = False, f'the backbone starts from {source.place}'
     if pretrained:
-        name, note = pretrained, f'the backbone starts from {pretrained}'
-    elif name:
-        source = find_weights(name)
-        note = f'the backbone starts from {source.place}'
-        if source.error:
-            name, note = None, (
-                f'{source.place} {source.error}; so the backbone starts from '
-                'scratch, and learns far less: give a file by --pretrained')
-            if machine is CPU and not like:
-                machine = SCRATCH
-                path, owner = find_config(machine.base)
-                config = load_config(path)
-    else:
-        name, note = False, 'the backbone starts as in the config it inherits'
+        weights = pretrained  # examined when the data is known
+    elif config.get('load_from'):
+        note = f'the model starts from {config.load_from}, as in its base'
+    elif not name:
+        note = 'the backbone starts from scratch, as in its base'
+    elif source.error:
+        weights, note = None, (
+            f'{source.place} {source.error}; so the backbone starts from '
+            'scratch, and learns far less: give a file by --pretrained')
+        if machine is CPU and not like:
+            machine = SCRATCH
+            path, owner = find_config(machine.base)
+            config = load_config(path)
     stem = Path(path).stem
-    source = f"__import__('cac_mmseg').config_path({stem!r})"
-    if owner != 'cac_mmseg':
-        source = repr(
-            os.path.abspath(path) if owner else os.path.relpath(path, folder))
-    return Base(machine, config, source, name, note, like is None)
+    python = f"__import__('cac_mmseg').config_path({stem!r})" \
+        if owner == 'cac_mmseg' else repr(os.path.abspath(path))
+    return Base(machine, config, python, weights, note, like is None)
 
 
 def _check_heads(like: Config) -> None:
@@ -84,4 +83,5 @@ def _check_heads(like: Config) -> None:
             raise UserError(
                 f'--like {like.filename}: its decode_head '
                 f'{(head or {}).get("type")} has no num_classes to set. Give '
-                'a config of an EncoderDecoder')
+                'a config of an EncoderDecoder with one head, or `adopt` it first'
+            )

@@ -8,11 +8,12 @@ from ...errors import MissingFileError, UserError
 from ...stack.files import SUFFIXES, read_text
 from ...stack.words import counted
 
+# folders of each part
 SPLITS = {
-    'train': ('train', 'training'),
-    'val': ('val', 'valid', 'validation'),
+    'train': {'train', 'training'},
+    'val': {'val', 'valid', 'validation'},
 }
-SHARE = 5  # one of so many images is for validation
+ONE_OF = 5  # images is for validation
 
 
 class Pairs(NamedTuple):
@@ -119,8 +120,8 @@ def split(pairs: Pairs,
           lists: Optional[Sequence[str]] = None) -> Tuple[Dict, str]:
     """Divide pairs into 'train' and 'val', and say by what.
 
-    By lists, or the folders train and val; else a fifth is for validation,
-    chosen by hashed names: the same ones each time.
+    By lists, or the folders train and val at any level; else about a fifth is
+    for validation, chosen by hashed names: the same ones each time.
 
     Raises:
         UserError: If a list does not fit, or a part would be empty.
@@ -135,24 +136,33 @@ def split(pairs: Pairs,
             raise UserError(f'--lists: {counted(len(both), "name")} in both '
                             f'lists, such as {sorted(both)[0]}')
         return parts, f'by {lists[0]} and {lists[1]}'
-    tops = {name: name.partition('/')[0].lower() for name in pairs.names}
-    parts = {
-        part: [n for n in pairs.names if '/' in n and tops[n] in folders]
-        for part, folders in SPLITS.items()
+    folders = {
+        name: {*PurePath(name.lower()).parts[:-1]}
+        for name in pairs.names
     }
-    if all(parts.values()):
+    parts = {
+        part: [n for n in pairs.names if folders[n] & words]
+        for part, words in SPLITS.items()
+    }
+    if all(parts.values()) and not {*parts['train']} & {*parts['val']}:
         rest = len(pairs.names) - sum(map(len, parts.values()))
         return parts, 'by the folders train and val' + (
             f'; {rest} elsewhere are left out' if rest else '')
     if len(pairs.names) < 2:
         raise UserError(f'--images {pairs.images}: one pair of image and '
                         'label map is not enough to train and validate')
-    ranked = sorted(
-        pairs.names, key=lambda n: hashlib.sha256(n.encode()).digest())
-    count = max(1, len(ranked) // SHARE)
-    return dict(
-        train=sorted(ranked[count:]),
-        val=sorted(ranked[:count])), 'by chance, the same each time'
+    # of each name by itself: it stays where it is when others come
+    chance = {
+        name: int(hashlib.sha256(name.encode()).hexdigest(), 16) % ONE_OF
+        for name in pairs.names
+    }
+    val = [name for name in pairs.names if not chance[name]]
+    # few images may all be in one part
+    val = val if 0 < len(val) < len(chance) else [
+        min(chance, key=lambda name: (chance[name], name))
+    ]
+    train = [name for name in pairs.names if name not in {*val}]
+    return dict(train=train, val=val), 'by chance, the same each time'
 
 
 def _from_list(pairs: Pairs, path: str) -> List[str]:
@@ -164,6 +174,6 @@ def _from_list(pairs: Pairs, path: str) -> List[str]:
         raise UserError(
             f'--lists {path} must name images of {pairs.images}, one a line, '
             'that have a label map; ' +
-            (f'{counted(len(unknown), "line")} do not, such as {unknown[0]!r}'
+            (f'not so: {counted(len(unknown), "line")}, such as {unknown[0]!r}'
              if unknown else 'it is empty'))
     return [*dict.fromkeys(names)]

@@ -11,25 +11,38 @@ from PIL import Image
 from ...drawing.draw import displayable
 from ...drawing.reader import Reader
 from ...errors import UserError
-from ...stack.labels import (KINDS, Fault, count_values, find_faults,
+from ...stack.classes import IGNORED
+from ...stack.labels import (KINDS, SIZE, Fault, count_values, find_faults,
                              stored_values)
 from ...stack.targets import Target
 from ...stack.words import counted
+from ..prepare.pictures import raw_mode
 from .pairs import Pairs
 
-IGNORED = 255
 THUMBNAIL = 24  # pixels
 ALIKE = 0.99  # correlation of thumbnails: frames of a video, re-saved images
 BYTE_MODES = '1', 'L', 'P', 'RGB', 'RGBA', 'LA', 'PA', 'CMYK', 'YCbCr'
+ORIENTATION = 0x0112  # of EXIF
 # OpenCV's IMREAD_COLOR | IMREAD_ANYDEPTH: three channels, all their bits
 DEEP = dict(color_type=3, to_float32=True)
 
 
 class Sample(NamedTuple):
-    """What a pair holds; ``moments`` are the mean of values and squares."""
+    """What a pair holds.
+
+    Args:
+        size: (H, W) of the image.
+        counts: Of the values of the label map.
+        thumbnail: Of the image.
+        turned: Whether the image has an EXIF orientation.
+        moments: Means of its values and of their squares.
+        fault: Of the label map.
+        error: Why the pair cannot be read.
+    """
     size: Tuple[int, int]
     counts: Counter
     thumbnail: Optional[np.ndarray]
+    turned: bool = False
     moments: Tuple[float, float] = (0., 0.)
     fault: Optional[Fault] = None
     error: str = ''
@@ -86,9 +99,18 @@ class Look:
         values = sample.image.astype(np.float32)
         return Sample(size,
                       Counter() if colour else count_values(sample.labels),
-                      _thumbnail(sample.image),
+                      _thumbnail(sample.image), _is_turned(image),
                       (float(values.mean()), float(np.square(values).mean())),
                       fault)
+
+
+def _is_turned(path: str) -> bool:
+    """Return whether mmcv turns an image by its EXIF orientation."""
+    try:
+        with Image.open(path) as image:
+            return image.getexif().get(ORIENTATION, 1) != 1
+    except Exception:  # of PIL, for what only cv2 reads
+        return False
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:
@@ -127,18 +149,27 @@ def survey(pairs: Pairs, names: Sequence[str], workers: int) -> Survey:
     }
     if faults:
         name, fault = min(faults.items(), key=lambda item: item[1].kind)
+        turned = sum(samples[name].turned for name in faults)
+        advice = f'{KINDS[fault.kind].advice}'
+        if fault.kind != SIZE:
+            advice = convert(pairs)
+        elif turned:
+            advice += (f'; {turned} of the images have an EXIF orientation, '
+                       'by which they are turned: turn their label maps, too')
         raise UserError(
             f'{len(faults)} of {counted(len(names), "label map")} cannot be '
-            f'learned; {pairs.files(name)[1]} {fault.detail}. '
-            f'{KINDS[fault.kind].advice}. {convert(pairs)}')
+            f'learned; {pairs.files(name)[1]} {fault.detail}. {advice}')
     return Survey(loading, samples)
 
 
-def convert(pairs: Pairs) -> str:
+def convert(pairs: Pairs, table: str = '') -> str:
     """Return what to do about label maps of other values."""
     folder = str(pairs.labels).rstrip('/')
-    return (f'To convert: python -m cac_mmseg prepare labels --labels {folder}'
-            f' --out {folder}_indices, then give --labels {folder}_indices')
+    colours = f' --colours {table}' if table else ''
+    return (
+        f'Convert them: python -m cac_mmseg prepare labels --labels {folder}'
+        f' --out {folder}_indices{colours}, then give --labels '
+        f'{folder}_indices')
 
 
 def _loading(images: Sequence[str]) -> dict:
@@ -147,7 +178,9 @@ def _loading(images: Sequence[str]) -> dict:
     for path in images:
         try:
             with Image.open(path) as image:
-                deep.setdefault(image.mode not in BYTE_MODES, []).append(path)
+                many = (
+                    image.mode not in BYTE_MODES or ';16' in raw_mode(image))
+                deep.setdefault(many, []).append(path)
         except Exception:  # of PIL: cv2 may read it, or says what is wrong
             continue
     if len(deep) == 2:

@@ -1,12 +1,13 @@
 """The page that is written: a config with comments."""
 from copy import deepcopy
 from textwrap import wrap
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
-from ..adopt.text import formatted, missing_hooks
+from ..adopt.text import custom_imports, formatted, missing_hooks, source
 from .base import Base
+from .heads import heads_for
 from .pairs import Pairs
 from .plan import CPU, Schedule, Sizes
 
@@ -21,8 +22,10 @@ optim_wrapper = dict(
 '''
 # output stride 16
 LIGHT_MODEL = '''backbone=dict(
-        strides=(1, 2, 2, 2, 1, 1, 1), dilations=(1, 1, 1, 1, 1, 2, 2)),
-'''
+    strides=(1, 2, 2, 2, 1, 1, 1), dilations=(1, 1, 1, 1, 1, 2, 2))'''
+
+# schedulers whose iterations are these; others have milestones, too
+SCALED = 'PolyLR', 'LinearLR', 'ConstantLR', 'CosineAnnealingLR'
 
 
 class Page(NamedTuple):
@@ -125,7 +128,7 @@ tta_pipeline = [  # of mim test --tta
 
 def _loaders(p: Page) -> str:
     workers = (f'num_workers={p.workers}, '
-               f'persistent_workers={bool(p.workers)}, ')
+               f'persistent_workers=True, ')
     train = _dict(
         p.base.like, 'train_dataloader',
         f'batch_size={p.base.machine.batch}, {workers}'
@@ -144,7 +147,7 @@ def _loaders(p: Page) -> str:
 
 
 def _model(p: Page) -> str:
-    lines, before = ['data_preprocessor=dict(size=crop_size'], ''
+    lines = ['data_preprocessor=dict(size=crop_size']
     if p.normalisation:
         mean, std = (round(value, 2) for value in p.normalisation)
         lines[0] += f', mean={[mean] * 3}, std={[std] * 3}'
@@ -152,24 +155,16 @@ def _model(p: Page) -> str:
         lines[0] += ', size_divisor=None'
     lines[0] += ')'
     if p.base.pretrained is not False:
-        lines.insert(0, f'pretrained={p.base.pretrained!r}')
+        lines.insert(0, _pretrained(p.base))
+    heads = heads_for(p.base.like, len(p.names))
     if p.light:
-        lines.append(LIGHT_MODEL.strip().rstrip(','))
-    channels = ', channels=128' * p.light
-    for key in ('decode_head', 'auxiliary_head'):
-        heads = p.base.like.model.get(key)
-        if isinstance(heads, (list, tuple)):
-            before += (f'{key} = _base_.model.{key}\nfor head in {key}:\n'
-                       f'    head.update(num_classes={len(p.names)})\n')
-            lines.append(f'{key}={key}')
-        elif heads:
-            lines.append(f'{key}=dict(num_classes={len(p.names)}'
-                         f'{channels * (key == "decode_head")}'
-                         f'{_loss(heads, len(p.names))})')
+        lines.append(LIGHT_MODEL)
+        heads['decode_head']['channels'] = 128
+    lines += [f'{key}={source(value)}' for key, value in heads.items()]
     test = p.base.like.model.get('test_cfg') or {}
     if test.get('mode', 'whole') != 'whole' and not fixed_size(p.base.like):
         lines.append("test_cfg=dict(_delete_=True, mode='whole')")
-    text = f'{before}model = dict({", ".join(lines)})\n'
+    text = f'model = dict({", ".join(lines)})\n'
     if p.weights:
         text += ('# classes below 1 % of the pixels may be learned better with'
                  '\n# model.decode_head.loss_decode.class_weight = '
@@ -177,13 +172,15 @@ def _model(p: Page) -> str:
     return text
 
 
-def _loss(head: Dict[str, Any], classes: int) -> str:
-    """Return what frees a loss from weights of other classes."""
-    loss = head.get('loss_decode')
-    weights = loss.get('class_weight') if isinstance(loss, dict) else None
-    if not weights or len(weights) == classes:
-        return ''
-    return ', loss_decode=dict(class_weight=None)'
+def _pretrained(base: Base) -> str:
+    """Return what the backbone starts from."""
+    weights = base.pretrained
+    if (base.like.model.get('backbone') or {}).get('init_cfg'):
+        # mmengine refuses both
+        value = (f"dict(_delete_=True, type='Pretrained', checkpoint="
+                 f'{weights!r})' if weights else None)
+        return f'backbone=dict(init_cfg={value})'
+    return f'pretrained={weights!r}'
 
 
 def fixed_size(like: Config) -> bool:
@@ -203,9 +200,6 @@ def _schedule(p: Page) -> str:
         for scheduler in _schedulers(p, iterations))
     hooks = ''.join(f', {name}={hook!r}'
                     for name, hook in missing_hooks(p.base.like).items())
-    imports = '' if not hooks else (
-        "custom_imports = dict(imports=['cac_mmseg'], "
-        'allow_failed_imports=False)\n')
     return f'''{LIGHT if p.light else ''}
 max_iters = {iterations}
 {train}
@@ -223,7 +217,8 @@ default_hooks = dict(
         interval={validation}, save_best='mIoU', max_keep_ckpts=2){hooks})
 log_processor = dict(by_epoch=False)
 runner_type = 'CompactRunner'
-{imports}randomness = dict(seed=0)
+custom_imports = {source(custom_imports(p.base.like))}
+randomness = dict(seed=0)
 '''
 
 
@@ -238,7 +233,7 @@ def _schedulers(p: Page, iterations: int) -> List[dict]:
     found = [found] if isinstance(found, dict) else found
     before = (like.get('train_cfg') or {}).get('max_iters')
     if p.light or not found or not before or any(
-            s.get('by_epoch', True) for s in found):
+            s.get('by_epoch', True) or s.type not in SCALED for s in found):
         return [
             dict(
                 type='PolyLR',

@@ -12,6 +12,7 @@ from torch.utils.benchmark import timer
 
 from ...errors import UserError
 from ...stack.config import build_datasets
+from ...stack.feature_maps import load_no_weights
 from ...stack.words import reason
 from ..doctor.weights import quiet
 from .pairs import SPLITS
@@ -35,13 +36,11 @@ def measure(config: Config) -> Times:
         UserError: If the model does not run.
     """
     train, val = (build_datasets(config, split)[0] for split in SPLITS)
-    loader = config.train_dataloader
-    model_config = config.model.copy()
-    model_config.pretrained = None  # a training loads them
+    loader, cfg = config.train_dataloader, config.model.copy()
+    load_no_weights(cfg.backbone)  # a training does
     try:
         with quiet():
-            model = revert_sync_batchnorm(MODELS.build(model_config)).to(
-                get_device())
+            model = revert_sync_batchnorm(MODELS.build(cfg)).to(get_device())
             optimizer = build_optim_wrapper(model, config.optim_wrapper)
         seconds = []
         for _ in range(3):

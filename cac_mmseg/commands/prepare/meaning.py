@@ -6,7 +6,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from ...errors import UserError
-from ...stack.classes import (IGNORE, IGNORED, ClassTable, default_palette)
+from ...stack.classes import IGNORE, IGNORED, ClassTable, default_palette
 from ...stack.words import counted
 from .pictures import COLOUR, GREY, GREYS, PALETTE, Count
 
@@ -14,6 +14,8 @@ LIMIT = 64  # different values that are taken for classes without a table
 NO_CLASSES = (
     'this looks like JPEG, or like edges that were smoothed. Give the classes '
     'in a file of lines such as {line!r} by --colours, and --unknown nearest')
+FEW = 8  # colours, which may be of rare classes
+RARE = 0.01  # share of the pixels
 
 Key = Tuple[int, ...]
 
@@ -114,7 +116,9 @@ def find_meaning(counts: List[Count], table: Optional[ClassTable]) -> Meaning:
     if len(values) < 2:
         raise UserError(f'all pixels are {_text(values[0])}: no two classes '
                         'to tell apart')
-    if colours:  # black, then what is frequent
+    if colours:
+        _check_edges(totals.pixels)
+        # black, then what is frequent
         pixels = dict(zip(values, totals.pixels.tolist()))
         values.sort(key=lambda key: (any(key), -pixels[key], key))
     names = [f'class_{i}' for i in range(len(values))]
@@ -130,6 +134,16 @@ def find_meaning(counts: List[Count], table: Optional[ClassTable]) -> Meaning:
         f'{counted(len(names), "class", "classes")} found by counting; '
         'for other folders of this data give --colours with the classes.txt '
         'that is written')
+
+
+def _check_edges(pixels: np.ndarray) -> None:
+    """Refuse colours most of which are hardly seen, without a table."""
+    rarest = np.sort(pixels)[:len(pixels) // 2 + 1]
+    if len(pixels) > FEW and rarest.sum() < RARE * pixels.sum():
+        raise UserError(
+            f'{len(rarest)} of {len(pixels)} colours have {100 * RARE:.0f} % '
+            'of the pixels together: unless these classes are so rare, '
+            f'{NO_CLASSES.format(line="road 128 64 128")}')
 
 
 def _by_table(counts: List[Count], table: ClassTable,

@@ -91,7 +91,7 @@ def read_picture(path: Path) -> Picture:
         if getattr(image, 'n_frames', 1) > 1:
             raise UserError(f'it holds {image.n_frames} pictures: save each '
                             'in a file')
-        mode, raw = image.mode, _raw_mode(image)
+        mode, raw = image.mode, raw_mode(image)
         if mode == 'F':
             raise UserError('it holds fractions: save integers')
         if ';16' in raw and not mode.startswith('I'):
@@ -144,7 +144,7 @@ def count_picture(path: Path) -> Count:
                  int(pixels.sum() - pixels[most].sum()))
 
 
-def _raw_mode(image: Image.Image) -> str:
+def raw_mode(image: Image.Image) -> str:
     """Return how the file stores pixels, '' if the format has no such word."""
     arguments = image.tile[0][3] if image.tile else ''
     if isinstance(arguments, (tuple, list)):
