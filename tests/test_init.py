@@ -184,9 +184,24 @@ def test_all_bits_of_an_image_are_read(data):
     assert abs(std - values.std()) < 1
     sample = Look(found.loading).reader.read('deep/5.tif')
     assert (sample.image == (values + 5)[..., None]).all()
+    # PIL reads 8 bits of these
+    cv2.imwrite('deep/0.tif', np.repeat(values[..., None], 3, 2))
+    assert survey(pairs, pairs.names, 1).loading == found.loading
     cv2.imwrite('deep/0.tif', np.zeros((48, 64, 3), np.uint8))
     with pytest.raises(UserError, match='5 images have more than 8 bits'):
         survey(pairs, pairs.names, 1)
+
+
+def test_images_that_are_turned_are_named(data, cli):
+    for path in ('photos/0.jpg', 'photos/1.jpg'):
+        image = Image.open(path)
+        exif = image.getexif()
+        exif[0x0112] = 6  # a quarter turn
+        image.save(path, exif=exif)
+    code, out = cli('init mine --images photos --labels labels --workers 1 '
+                    '--like cac_r18_crossing')
+    assert code == 2 and '2 of the images have an EXIF orientation' in out
+    assert 'prepare labels' not in out
 
 
 @pytest.fixture

@@ -80,8 +80,8 @@ def _check_heads(like: Config) -> None:
     heads = like.model.get('decode_head')
     for head in heads if isinstance(heads, (list, tuple)) else [heads]:
         if not head or 'num_classes' not in head:
+            kind = (head or {}).get('type')
             raise UserError(
-                f'--like {like.filename}: its decode_head '
-                f'{(head or {}).get("type")} has no num_classes to set. Give '
-                'a config of an EncoderDecoder with one head, or `adopt` it first'
-            )
+                f'--like {like.filename}: its decode_head {kind} has no '
+                'num_classes to set. Give a config of an EncoderDecoder, or '
+                '`adopt` it first')
