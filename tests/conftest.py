@@ -143,8 +143,15 @@ def labelled(labels, **metainfo):
     return SegDataSample(gt_sem_seg=data, metainfo=metainfo)
 
 
+@pytest.fixture(autouse=True)
+def scope():
+    """What is built is mmseg's, whatever ran before in this process."""
+    from mmengine.registry import init_default_scope
+    init_default_scope('mmseg')
+
+
 def build(cfg):
-    """Build a part of mmseg."""
+    """Build a part of mmseg, also in a fixture of a module."""
     from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
     init_default_scope('mmseg')

@@ -11,13 +11,16 @@ from cac_mmseg.stack.config import dataset_configs
 # the parts of a config that the result depends on
 SETTINGS = ('model', 'train_dataloader', 'val_dataloader', 'optim_wrapper',
             'param_scheduler', 'train_cfg', 'custom_hooks', 'randomness')
-# what of their values it does not depend on: where files are
+# what of their values it does not depend on: where files are, names
 LOCATIONS = dict(
     data_root=lambda path: None,
     ann_file=lambda path: Path(path).name,
     # what they hold: see settings
     pretrained=lambda path: path is not None,
-    checkpoint=lambda path: path is not None)
+    checkpoint=lambda path: path is not None,
+    # a hook that draws, by its name in published results
+    type=lambda name: 'PredictionPictureHook'
+    if name == 'ReportHook' else name)
 
 
 def settings(config: Config) -> Dict[str, Optional[str]]:
