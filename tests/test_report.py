@@ -7,14 +7,14 @@ import pytest
 import torch
 from conftest import SEED, texts
 from matplotlib.text import Text
+from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmengine.dataset import RepeatDataset
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MessageHub
-from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.evaluation import IoUMetric
-from mmseg.registry import DATASETS, HOOKS
+from mmseg.registry import DATASETS, HOOKS, TRANSFORMS
 from mmseg.structures import SegDataSample
 from test_draw import META, row, tiles
 from torch.utils.data import DataLoader
@@ -83,10 +83,16 @@ def test_the_worst_and_those_around_the_median(scores, number, worst, middle):
     assert worst_and_median(scores, number) == (worst, middle)
 
 
+@TRANSFORMS.register_module()
+class LoadArray(BaseTransform):
+
+    def transform(self, results):
+        return dict(results, img=np.load(results['img_path']))
+
+
 @pytest.fixture
 def runner(tmp_path):
     """A validation on six-channel arrays, with 300 classes."""
-    init_default_scope('mmseg')
     for name in 'abc':
         np.save(tmp_path / f'{name}.npy', np.random.rand(8, 9, 6))
     data = DATASETS.build(
@@ -95,7 +101,7 @@ def runner(tmp_path):
             data_root=str(tmp_path),
             img_suffix='.npy',
             metainfo=dict(classes=[f'c{i}' for i in range(300)]),
-            pipeline=[dict(type='LoadImageFromNpyFile')]))
+            pipeline=[dict(type='LoadArray')]))
     loader, said, shown = DataLoader(RepeatDataset(data, 1), 2), [], []
     evaluator = Evaluator([ToyMetric(), IoUMetric(ignore_index=7)])
     evaluator.dataset_meta = data.metainfo
