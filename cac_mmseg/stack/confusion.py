@@ -61,12 +61,12 @@ class Confusion(NamedTuple):
 
     @property
     def right(self) -> np.ndarray:
-        """Of each class, what is of it and predicted as it."""
+        """Of each class, its pixels that are predicted as it."""
         return self.counts.diagonal()[:-1]
 
     @property
     def wrong(self) -> np.ndarray:
-        """Of each class, what is of it or predicted as it, and not both."""
+        """Of each class, pixels missed and pixels wrongly predicted as it."""
         # what is no class, and not ignored, is predicted wrongly
         return (self.counts[:-1, :-1].sum(0) + self.classes.sum(1) -
                 2 * self.right)

@@ -77,7 +77,7 @@ def missing_hooks(config: Config) -> Dict[str, dict]:
         *(config.get('custom_hooks') or []),
         *(config.get('default_hooks') or {}).values()
     ]
-    # by class: one has an earlier name, too
+    # by class: ReportHook has two names
     types = {
         registry.HOOKS.get(with_type_names(hook['type']))
         for hook in there if hook

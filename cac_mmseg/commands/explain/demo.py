@@ -17,7 +17,7 @@ OUT = 'cac_demo'
 
 
 class Demo(argparse.Action):
-    """An option that stands in for arguments that are ``needed`` else."""
+    """An option without which the arguments ``needed`` are required."""
 
     def __init__(self, needed: List[argparse.Action], **options: Any) -> None:
         super().__init__(nargs=0, default=False, **options)

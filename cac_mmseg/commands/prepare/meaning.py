@@ -195,7 +195,7 @@ def _holds_colours(counts: List[Count], colourful: bool) -> bool:
         first, second, *_ = (f'{path} holds {form} of {bits} bits'
                              for (form, bits), path in forms.items())
         raise UserError(
-            f'{first}, but {second}: it is open what is the same class. Give '
+            f'{first}, but {second}: whether they mean the same is not known. Give '
             "colours, such as '--colours FILE' with the lines 'background 0 0 "
             "0' and 'object 255 255 255', or convert them in two calls")
     if (PALETTE, 8) not in forms:
