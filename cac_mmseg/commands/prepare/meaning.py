@@ -195,9 +195,10 @@ def _holds_colours(counts: List[Count], colourful: bool) -> bool:
         first, second, *_ = (f'{path} holds {form} of {bits} bits'
                              for (form, bits), path in forms.items())
         raise UserError(
-            f'{first}, but {second}: whether they mean the same is not known. Give '
-            "colours, such as '--colours FILE' with the lines 'background 0 0 "
-            "0' and 'object 255 255 255', or convert them in two calls")
+            f'{first}, but {second}: the same value may mean other classes. '
+            "Give colours, such as '--colours FILE' with the lines "
+            "'background 0 0 0' and 'object 255 255 255', or convert them in "
+            'two calls')
     if (PALETTE, 8) not in forms:
         return False
     # a palette may end with the last colour that its picture uses
