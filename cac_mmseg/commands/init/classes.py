@@ -8,8 +8,6 @@ from ...stack.words import counted
 from .pairs import Pairs
 from .survey import Survey, convert
 
-FILE = 'classes.txt'  # in the folder of labels, as prepare labels writes it
-
 
 def name_classes(given: Optional[str], found: Survey,
                  pairs: Pairs) -> Tuple[List[str], List[List[int]]]:
@@ -23,7 +21,7 @@ def name_classes(given: Optional[str], found: Survey,
         UserError: If label maps have values that are no class.
     """
     values = sorted(found.counts([*found.samples]))
-    there = pairs.labels / FILE
+    there = pairs.labels / TABLE
     path = given or (there if there.is_file() else None)
     if path:
         table = _in_order(read_classes(path), path, there, pairs)

@@ -19,7 +19,8 @@ import numpy as np
 from mmengine.utils import track_progress_rich
 
 from ...errors import MissingFileError, UserError
-from ...stack.classes import IGNORED, ClassTable, read_classes, write_classes
+from ...stack.classes import (IGNORED, TABLE, ClassTable, read_classes,
+                              write_classes)
 from ...stack.config import dataset_without_data, load_config
 from ...stack.files import check_folder, make_folder
 from ...stack.tables import class_table
@@ -28,8 +29,6 @@ from ..options import add_workers
 from .coco import paint_coco, read_coco
 from .folder import Converter, check_unknown, count_pictures, find_pictures
 from .meaning import find_meaning
-
-TABLE = 'classes.txt'
 
 
 def table_of(arguments: argparse.Namespace) -> Optional[ClassTable]:
