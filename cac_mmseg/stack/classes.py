@@ -7,8 +7,8 @@ from ..errors import UserError
 from .files import new_file, read_text
 
 IGNORED = 255  # the index of pixels that train nothing
-TABLE = 'classes.txt'  # in a folder of label maps
 IGNORE = 'ignore'  # its name
+TABLE = 'classes.txt'  # in a folder of label maps
 MOST = 255  # classes: 0 to 254
 # how a line is, by how many numbers it has
 KINDS = {0: "'name'", 1: "'name value'", 3: "'name r g b'"}

@@ -3,7 +3,8 @@ from pathlib import Path
 from typing import List, Optional, Tuple
 
 from ...errors import UserError
-from ...stack.classes import IGNORED, ClassTable, default_palette, read_classes
+from ...stack.classes import (IGNORED, TABLE, ClassTable, default_palette,
+                              read_classes)
 from ...stack.words import counted
 from .pairs import Pairs
 from .survey import Survey, convert
