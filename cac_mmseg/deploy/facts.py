@@ -61,7 +61,7 @@ def facts_of(model: BaseSegmentor,
                         ', which a file does not repeat: export an '
                         'EncoderDecoder')
     channels = model.cfg.model.backbone.get('in_channels', 3)
-    order = 'RGB' if raw or prepare._channel_conversion else 'BGR'  # mmcv's
+    order = 'RGB' if raw or swaps_channels(prepare) else 'BGR'  # mmcv's
     normalises = prepare._enable_normalize and not raw
     pipelines = [
         data.get('pipeline') for data in dataset_configs(model.cfg, 'test')
@@ -156,6 +156,13 @@ def _resize(model: BaseSegmentor) -> Optional[dict]:
             f"interpolation={how[1]!r}, and files are resized by 'cv2' and "
             "'bilinear': test with these")
     return dict(scale=[*found[0].scale], keep_ratio=found[0].keep_ratio)
+
+
+def swaps_channels(prepare: nn.Module) -> bool:
+    """Return whether a data preprocessor makes RGB of mmcv's BGR."""
+    # OneDL's mmseg and the original one
+    names = '_channel_conversion', 'channel_conversion'
+    return any(getattr(prepare, name, False) for name in names)
 
 
 def _others(model: BaseSegmentor) -> List[str]:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mmseg.models import BaseSegmentor
 from torch import Tensor
 
-from .facts import last_head
+from .facts import last_head, swaps_channels
 
 OUTPUTS = ('logits', 'probabilities', 'classes')
 
@@ -65,7 +65,7 @@ class Network(nn.Module):
     def normalise(self, image: Tensor) -> Tensor:
         """Map RGB in uint8 to what the backbone takes."""
         prepare = self.model.data_preprocessor
-        if image.shape[1] == 3 and not prepare._channel_conversion:
+        if image.shape[1] == 3 and not swaps_channels(prepare):
             image = torch.cat([image[:, i:i + 1] for i in (2, 1, 0)], 1)
         image = image.float()
         if prepare._enable_normalize:
