@@ -13,14 +13,11 @@ NOISE = 'paramwise_options'  # messages that start so: several a parameter
 STARTED = 'before_train_iter', 'before_val_iter', 'before_test_iter'
 
 
-class FewLines(logging.Filter):
-    """Lets warnings and short messages through."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether a message is shown."""
-        text = record.getMessage()
-        return record.levelno > logging.INFO or not (text.count('\n') >= LINES
-                                                     or text.startswith(NOISE))
+def is_brief(record: logging.LogRecord) -> bool:
+    """Return whether a message is shown: a warning, or a short one."""
+    text = record.getMessage()
+    return record.levelno > logging.INFO or not (text.count('\n') >= LINES
+                                                 or text.startswith(NOISE))
 
 
 @RUNNERS.register_module()
@@ -35,26 +32,18 @@ class CompactRunner(Runner):
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """See :meth:`mmengine.runner.Runner.build_logger`."""
         logger = super().build_logger(*args, **kwargs)
-        _show_all(logger)  # of an earlier run with its name
-        few = FewLines()
         for handler in logger.handlers:
-            if type(handler) is logging.StreamHandler:
-                handler.addFilter(few)
+            if type(handler) is logging.StreamHandler:  # no file
+                handler.addFilter(is_brief)
         logger.info(f'Config, environment and all messages: {self._log_dir}')
         return logger
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """See :meth:`mmengine.runner.Runner.call_hook`."""
         if fn_name in STARTED:
-            _show_all(self.logger)
+            for handler in self.logger.handlers:
+                handler.removeFilter(is_brief)
         super().call_hook(fn_name, **kwargs)
-
-
-def _show_all(logger: logging.Logger) -> None:
-    for handler in logger.handlers:
-        for few in handler.filters[:]:
-            if isinstance(few, FewLines):
-                handler.removeFilter(few)
 
 
 @HOOKS.register_module()
