@@ -8,6 +8,7 @@ from typing import Dict, Iterator, List, Sequence, Union
 from ..errors import MissingFileError, UserError
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+UNFINISHED = '.cac_mmseg-'  # a folder that a killed process leaves
 
 
 def check_writable(path: Union[str, Path]) -> Path:
@@ -71,7 +72,7 @@ def new_file(path: Union[str, Path]) -> Iterator[Path]:
     """
     try:
         with tempfile.TemporaryDirectory(
-                dir=check_writable(path), prefix='.cac_mmseg-') as folder:
+                dir=check_writable(path), prefix=UNFINISHED) as folder:
             file = Path(folder, Path(path).name)
             yield file
             file.replace(path)

@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from cac_mmseg.errors import UserError
 from cac_mmseg.stack.config import load_config
+from cac_mmseg.stack.files import UNFINISHED
 from .heads import HEADS
 from .results import load_run
 from .settings import different, settings
@@ -16,6 +17,7 @@ from .settings import different, settings
 FOLDER = Path(__file__).parent
 PROTOCOLS = sorted(path.stem for path in (FOLDER / 'protocols').glob('*.py'))
 DEFAULT = 'voc-animals'
+RUN = ('config.py', 'log.txt', 'masks', 'work_dir')  # in the folder of a run
 
 
 @dataclass(frozen=True)
@@ -147,10 +149,14 @@ def _adapt(config: Config, amp: bool, options: dict) -> None:
 
 def _check_same(run: Run) -> None:
     if not run.result_file.is_file():
-        names = {path.name for path in run.folder.glob('*')}
-        if names and 'config.py' not in names:
-            raise UserError(f'{run.folder} is not of a study, and would be '
-                            'overwritten: give another --out')
+        # a killed run leaves any part of these, and perhaps a half file
+        foreign = sorted(
+            path.name for path in run.folder.glob('*')
+            if path.name not in RUN and not path.name.startswith(UNFINISHED))
+        if foreign:
+            raise UserError(f'{run.folder} has {", ".join(foreign)}, not of '
+                            'a run, which would be removed: give another '
+                            '--out')
         return
     found = different(
         load_run(run.result_file)['settings'], settings(run.config))
