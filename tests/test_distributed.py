@@ -1,13 +1,15 @@
 """Ranks on the CPU: gradients, training, resuming, and one that dies."""
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from test_docs import commands
+from toy_runs import short_run
 
 # a process that exits with gloo's threads running may abort
 END = '''
@@ -17,21 +19,22 @@ dist.destroy_process_group()
 
 # mmengine's pytorch launcher asks for a GPU per rank; a process group that is
 # there already is taken as it is
-TRAIN = '''
+GLOO = '''
+import os
+if 'RANK' in os.environ and not os.environ.get('GLOO'):
+    os.environ['GLOO'] = 'is there'  # of processes that a rank starts, too
+    import torch.distributed as dist
+    dist.init_process_group('gloo')
+'''
+
+# a machine that dies, and what ranks have at the end
+MACHINE = '''
 import os, signal, sys
 import torch.distributed as dist
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmseg.registry import HOOKS
 from cac_mmseg.drawing import report
-from toy_runs import short_run
 
-iterations, resume, dies = map(int, sys.argv[1:])
-dist.init_process_group('gloo')
-cfg = short_run('work', iterations, resume=bool(resume))
-cfg.launcher = 'pytorch'
-cfg.model_wrapper_cfg = dict(device_ids=None)
-cfg.default_hooks.checkpoint.interval = 2
-cfg.val_dataloader.dataset.num_images = 7  # some ranks repeat one
 draw = report.draw_report
 
 
@@ -43,23 +46,26 @@ def draw_report(caption, confusion, *args):
 report.draw_report = draw_report
 
 
-class Die(Hook):
+@HOOKS.register_module()
+class Machine(Hook):
+    priority = 'LOWEST'
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.iter == dies and dist.get_rank() == 1:
+        if runner.iter == 3 and os.environ.get('DIES'):
+            os.kill(os.getppid(), signal.SIGKILL)  # torchrun
             os.kill(os.getpid(), signal.SIGKILL)
 
-
-runner = Runner.from_cfg(cfg)
-runner.register_hook(Die())
-runner.train()
-weights = runner.model.module.decode_head.cac_modules[0].key.weight.detach()
-ranks = [weights.clone() for _ in range(dist.get_world_size())]
-dist.all_gather(ranks, weights)
-assert all((other == weights).all() for other in ranks)
-# in one write: the ranks share the pipe
-sys.stdout.write(f'rank {dist.get_rank()} agrees\\n')
-''' + END
+    def after_run(self, runner):
+        head = runner.model.module.decode_head
+        weights = head.cac_modules[0].key.weight.detach()
+        ranks = [weights.clone() for _ in range(dist.get_world_size())]
+        dist.all_gather(ranks, weights)
+        assert all((other == weights).all() for other in ranks)
+        # in one write: the ranks share the pipe
+        sys.stdout.write(f'rank {dist.get_rank()} agrees\\n')
+        dist.barrier()
+        dist.destroy_process_group()
+'''
 
 # each rank takes its share of a batch; rank 0 takes all of it, too. Then, what
 # one rank finds, all raise: none waits until a timeout
@@ -73,7 +79,8 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch.nn.parallel import DistributedDataParallel
-from cac_mmseg.hooks.preflight import agree
+from types import SimpleNamespace
+from cac_mmseg.hooks.ranks import agree, check_same_start
 from cac_mmseg.stack.checkpoint import _from_url
 from toy_runs import short_run
 
@@ -138,22 +145,21 @@ try:
     agree(lambda: _from_url('http://127.0.0.1:9/weights.pth'))
 except OSError as error:
     assert 'refused' in str(error)
+start = SimpleNamespace(model=parallel, iter=2, work_dir='work')
+check_same_start(start)
+start.iter = 0 if rank == 1 else 2
+for words in 'at iteration 0, rank 0 at 2', 'from other weights than rank 0':
+    try:
+        check_same_start(start)
+    except ValueError as error:
+        assert f'rank 1 on ' in str(error) and words in str(error)
+    else:
+        raise AssertionError
+    start.iter = 2
+    with torch.no_grad():
+        next(model.parameters()).mul_(1 + 1e-15 if rank == 1 else 1)
 sys.stdout.write(f'rank {rank} agrees\\n')
 ''' + END
-
-
-def torchrun(script, ranks, *arguments, cwd, options=('--standalone', )):
-    """Start ranks as a user does."""
-    (cwd / 'script.py').write_text(script)
-    command = [sys.executable, '-m', 'torch.distributed.run', *options]
-    command += ['--nproc-per-node', ranks, 'script.py', *arguments]
-    paths = os.pathsep.join(map(str, (ROOT, ROOT / 'tests')))
-    return subprocess.Popen([*map(str, command)],
-                            cwd=cwd,
-                            env=dict(os.environ, PYTHONPATH=paths),
-                            text=True,
-                            stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT)
 
 
 def finish(process, *words):
@@ -167,30 +173,88 @@ def finish(process, *words):
 @pytest.mark.slow
 def test_ranks_have_the_gradients_of_the_joined_batch_and_fail_together(
         tmp_path):
-    output = finish(torchrun(TOGETHER, 4, cwd=tmp_path))
+    (tmp_path / 'script.py').write_text(TOGETHER)
+    output = finish(
+        start('torchrun --standalone --nproc-per-node 4 script.py', tmp_path))
     assert all(f'rank {rank} agrees' in output for rank in range(4))
 
 
+def start(line, cwd, **environment):
+    """As a user does, in a shell."""
+    bin_ = str(Path(sys.executable).parent)
+    paths = os.pathsep.join(map(str, (cwd, ROOT, ROOT / 'tests')))
+    environment = dict(
+        os.environ,
+        PATH=os.pathsep.join((bin_, os.environ['PATH'])),
+        PYTHONPATH=paths,
+        **environment)
+    return subprocess.Popen(['bash', '-c', line],
+                            cwd=cwd,
+                            env=environment,
+                            text=True,
+                            stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT)
+
+
+def command(word):
+    """The one of the docs with that word."""
+    line, = (line for line in commands() if word in line)
+    return line
+
+
 @pytest.mark.slow
-def test_a_run_whose_rank_died_goes_on_with_two_machines(tmp_path):
-    """With another number of ranks, and the torchrun of the docs."""
-    process = torchrun(TRAIN, 2, 6, 0, 3, cwd=tmp_path)
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode != 0 and 'agrees' not in output
-    assert f'Signal {signal.SIGKILL.value}' in output  # torchrun says which
+def test_two_machines_go_on_after_one_died(tmp_path):
+    """By the line of the docs, and then with more ranks."""
+    (tmp_path / 'sitecustomize.py').write_text(GLOO)
+    (tmp_path / 'machine.py').write_text(MACHINE)
+    cfg = short_run('work', 4)
+    cfg.model_wrapper_cfg = dict(device_ids=None)
+    cfg.default_hooks.checkpoint.interval = 2
+    cfg.val_dataloader.dataset.num_images = 7  # some ranks repeat one
+    cfg.custom_imports.imports += ['machine']
+    cfg.custom_hooks.append(dict(type='Machine'))
+    cfg.dump(tmp_path / 'config.py')
+    line = command('torchrun --nnodes').replace(
+        'configs/cac_r101_cityscapes.py', 'config.py')
+
+    def machines(ranks, line, dies=()):
+        with socket.create_server(('127.0.0.1', 0)) as server:
+            port = server.getsockname()[1]
+        line = re.sub('--master-port [0-9]+', f'--master-port {port}', line)
+        line = re.sub('--nproc-per-node 8', f'--nproc-per-node {ranks}', line)
+        return [
+            start(
+                line,
+                tmp_path,
+                MASTER='127.0.0.1',
+                NODE_RANK=str(i),
+                DIES='yes' * (i in dies)) for i in range(2)
+        ]
+
+    for process in machines(1, line, dies=[1]):
+        output = process.communicate(timeout=300)[0]
+        assert process.returncode != 0 and 'agrees' not in output
     last = (tmp_path / 'work/last_checkpoint').read_text()
     assert last.endswith('iter_2.pth')
-    with socket.create_server(('127.0.0.1', 0)) as server:
-        port = server.getsockname()[1]
-    address = '--nnodes=2', '--master-addr=127.0.0.1', f'--master-port={port}'
-    machines = [
-        torchrun(TRAIN, 2, 4, 1, -1, cwd=tmp_path,
-                 options=(*address, f'--node-rank={i}')) for i in range(2)
-    ]  # yapf: disable
-    output = finish(machines[0], 'resumed epoch: 0, iter: 2')
-    output += finish(machines[1])
+    first, second = machines(2, f'{line} --resume')
+    output = finish(first, 'resumed epoch: 0, iter: 2') + finish(second)
     assert all(f'rank {rank} agrees' in output for rank in range(4))
     # one log and one page, by rank 0
     assert len(re.findall(r'val mIoU [\d.]+, report', output)) == 1
     assert (tmp_path / 'work/val_report.png').is_file()
     assert (tmp_path / 'work/iter_4.pth').is_file()
+
+
+@pytest.mark.slow
+def test_slurm_is_asked_for_what_the_docs_say(tmp_path):
+    srun = tmp_path / 'srun'
+    srun.write_text('#!/bin/sh\necho got "$@"\n')
+    srun.chmod(0o755)
+    (tmp_path / 'configs').symlink_to(ROOT / 'configs')
+    line = command('--launcher slurm')
+    output = finish(start(f'PATH=$PWD:$PATH {line}', tmp_path))
+    got = re.search('^got (.*)$', output, re.MULTILINE)[1]
+    for option in ('-p PARTITION', '--ntasks=16', '--ntasks-per-node=8',
+                   '--gres=gpu:8', '--job-name=cac', '--launcher slurm',
+                   'tools/train.py configs/cac_r101_cityscapes.py'):
+        assert option in got

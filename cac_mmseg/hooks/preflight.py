@@ -1,10 +1,10 @@
 """Checks of what would fail late, silently or deep inside."""
 from contextlib import ExitStack
 from copy import copy
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 import torch.nn as nn
-from mmengine.dist import all_gather_object, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -13,10 +13,10 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmseg.registry import HOOKS
 from torch import Tensor
 
-from ..errors import UserError
 from ..stack.checkpoint import check_resumable, load_weights, safe_loading
 from ..stack.words import counted
 from .label_check import LabelCheck
+from .ranks import agree, check_same_start
 from .resume import settle_last_checkpoint
 
 
@@ -38,6 +38,8 @@ class PreflightHook(Hook):
         ValueError: If a checkpoint to resume or to test does not fit the
             model, where mmengine only warns. For training a misfit stays a
             warning: ``load_from`` may leave out a classifier on purpose.
+        ValueError: If ranks start from different weights or iterations, as on
+            machines that do not share the work_dir.
 
     On several ranks, what one finds before training is raised by all.
     """
@@ -71,6 +73,7 @@ class PreflightHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self.loading.close()
+        check_same_start(runner)
         self.misfits = []  # training will make it fit
         self.labels = LabelCheck(runner.model, runner.train_dataloader.dataset)
         agree(self.labels.check_dataset, main_only=True)
@@ -104,26 +107,6 @@ class PreflightHook(Hook):
                 'the checkpoint does not fit the model of the config in '
                 f'{counted(len(self.misfits), "place")}: '
                 f'{"; ".join(self.misfits[:4])}. {advice}')
-
-
-def agree(check: Callable[[], None], main_only: bool = False) -> None:
-    """Run a check on every rank, or the first; all raise what one finds.
-
-    If one raised by itself, the others would wait for it until a timeout.
-    """
-    error = None
-    if is_main_process() or not main_only:
-        try:
-            check()
-        except Exception as found:  # raised below
-            error = found
-    # not the errors: some cannot be pickled
-    messages = all_gather_object(None if error is None else str(error))
-    if error is not None:
-        raise error
-    message = next((m for m in messages if m is not None), None)
-    if message is not None:
-        raise UserError(f'on another rank: {message}')
 
 
 def _loads(model: nn.Module, checkpoint: dict) -> bool:
