@@ -30,8 +30,8 @@ TRANSLATION = ROOT / 'README_zh-CN.md'
 ELSEWHERE = [
     (r'pytest', '.ci/run'),
     (r'mim \w+ cacnet-mmseg', 'test_wheel'),
-    (r'mim train .*--launcher', 'several GPUs; ranks: test_distributed'),
-    (r'torchrun ', 'several machines; ranks: test_distributed'),
+    (r'mim train .*--launcher', 'several GPUs: test_distributed'),
+    (r'torchrun ', 'several machines: test_distributed'),
     (r'python -m tools benchmark .*--device cuda',
      'a GPU; on the CPU: test_benchmark'),
     (r'mim train .*CUDAGraphHook', 'a GPU; on the CPU: test_cuda_graph'),
