@@ -31,7 +31,7 @@ else:
                         PreflightHook, ReportHook, WeightingMapsHook)
     from .stack.config import config_path
 
-__version__ = '0.2.0.dev0'
+__version__ = '0.2.0'
 __all__ = [
     'CUDAGraphHook', 'CaCHead', 'CaCModule', 'CamVidDataset',
     'ChannelAttentionModule', 'CheckLabels', 'CompactRunner',
