@@ -23,23 +23,30 @@ def wheel(tmp_path_factory):
     changed = subprocess.check_output(diff, cwd=ROOT)
     if changed:
         subprocess.run(['git', 'apply'], cwd=source, input=changed, check=True)
-    build = '-m pip wheel -q --no-deps -w'.split()
-    subprocess.run([sys.executable, *build, folder, source], check=True)
-    return next(folder.glob('*.whl'))
+        commit = '-c user.name=t -c user.email=t commit -q -a -m test'.split()
+        subprocess.run(['git', *commit], cwd=source, check=True)
+    release = 'https://example.org/a/b', f'v{cac_mmseg.__version__}'
+    subprocess.run([sys.executable, '.ci/build', *release],
+                   cwd=source,
+                   check=True)
+    return next((source / 'dist').glob('*.whl'))  # built from the sdist
 
 
 @pytest.mark.slow
 def test_holds_every_config_once_as_a_file(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
+        info = f'cacnet_mmseg-{cac_mmseg.__version__}.dist-info'
+        metadata = archive.read(f'{info}/METADATA').decode()
     for name in NAMES:
         assert names.count(f'cac_mmseg/.mim/configs/{name}.py') == 1
     assert 'cac_mmseg/.mim/model-index.yml' in names
     assert 'cac_mmseg/.mim/configs/cac_r18_crossing.pth' in names
     assert wheel.stat().st_size < 2 * 2**20
-    info = f'cacnet_mmseg-{cac_mmseg.__version__}.dist-info'
     assert {name.split('/')[0] for name in names} == {'cac_mmseg', info}
     assert not any('entry_points' in name for name in names)
+    page = metadata.split('\n\n', 1)[1]
+    assert page.count('https://example.org/a/b/') > 30 and '](docs' not in page
     # what measures stays beside the package
     assert not any(
         word in name for name in names
