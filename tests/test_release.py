@@ -46,14 +46,18 @@ def test_code_and_links_of_the_web_stay():
 
 
 def test_everything_names_one_version():
-    version = cac_mmseg.__version__
-    BUILD['check'](ROOT, f'v{version}')
+    BUILD['check'](ROOT, f'v{cac_mmseg.__version__}')
     with pytest.raises(
             SystemExit, match='tag v9.9: cac_mmseg/__init__.py has'):
         BUILD['check'](ROOT, 'v9.9')
+    changes = re.findall(r'^## (\S+) \((.*)\)$',
+                         (ROOT / 'CHANGELOG.md').read_text(), re.MULTILINE)
+    version, date = changes[0]
+    unreleased = date == 'unreleased'
+    assert cac_mmseg.__version__ == version + '.dev0' * unreleased
     citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
-    released = f'## {version} ({citation["date-released"]})'
-    assert released in (ROOT / 'CHANGELOG.md').read_text()
+    cited = citation['version'], str(citation['date-released'])
+    assert cited == changes[unreleased]  # the last one released
     paper = citation['preferred-citation']
     assert f'title={{{paper["title"]}}}' in (ROOT / 'README.md').read_text()
 
