@@ -29,6 +29,7 @@ TRANSLATION = ROOT / 'README_zh-CN.md'
 # commands that are not run here, and where they are
 ELSEWHERE = [
     (r'pytest', '.ci/run'),
+    (r'(\w+=\w+ )?pip install', '.ci/original-stack'),
     (r'mim \w+ cacnet-mmseg', 'test_wheel'),
     (r'mim train .*--launcher', 'several GPUs: test_distributed'),
     (r'torchrun ', 'several machines: test_distributed'),

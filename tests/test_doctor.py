@@ -21,6 +21,18 @@ def test_this_environment_is_sound(cli):
         assert words in out
 
 
+def test_what_is_newer_than_tested_is_a_note(monkeypatch, cli):
+    table = (ROOT / 'README.md').read_text()
+    for name, older in dict(PYTHON='3.9', TORCH='2.5').items():
+        assert f'| {getattr(doctor, name)}' in table  # its rows of what passed
+        monkeypatch.setattr(doctor, name, older)
+    code, out = cli('doctor')
+    assert code == 0
+    for words in ('note  Python: 3', '-> if something fails, use Python 3.9',
+                  'note  torch: 2', '-> if something fails, use torch 2.5'):
+        assert words in out
+
+
 def broken(python, *folders, command='doctor', status=1):
     path = os.pathsep.join(map(str, (*folders, ROOT)))
     environment = dict(os.environ, PYTHONPATH=path)

@@ -59,7 +59,8 @@ def test_everything_names_one_version():
     cited = citation['version'], str(citation['date-released'])
     assert cited == changes[unreleased]  # the last one released
     paper = citation['preferred-citation']
-    assert f'title={{{paper["title"]}}}' in (ROOT / 'README.md').read_text()
+    page = (ROOT / 'README.md').read_text().split()
+    assert paper['title'] in ' '.join(page)
 
 
 def test_a_tag_builds_and_publishes():

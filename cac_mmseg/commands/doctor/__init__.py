@@ -16,6 +16,8 @@ from ...stack.env import (DISTRIBUTIONS, ONEDL, OPENMMLAB, installed,
 
 MIM = ('onedl-mim', 'openmim')
 WEIGHTS = 'open-mmlab://resnet50_v1c'
+# the newest that this version was tested with, see README.md
+PYTHON, TORCH = '3.13', '2.15'
 
 
 class Finding(NamedTuple):
@@ -37,8 +39,7 @@ def examine(weights: Optional[str] = None,
     Yields:
         A finding per subject; the first that fails may explain later ones.
     """
-    yield Finding('ok', 'Python',
-                  f'{platform.python_version()} at {sys.executable}')
+    yield _python()
     yield from _torch()
     stack = _stack()
     yield stack
@@ -54,6 +55,20 @@ def examine(weights: Optional[str] = None,
         yield _host()
 
 
+def _python() -> Finding:
+    found = platform.python_version()
+    where = f'{found} at {sys.executable}'
+    if newer(found, PYTHON):
+        return Finding('note', 'Python', f'{where}, not tested',
+                       f'if something fails, use Python {PYTHON}')
+    return Finding('ok', 'Python', where)
+
+
+def newer(found: str, tested: str) -> bool:
+    """Return whether major and minor version are above those tested."""
+    return [*map(int, found.split('.')[:2])] > [*map(int, tested.split('.'))]
+
+
 def _torch() -> Iterator[Finding]:
     try:
         import torch
@@ -64,7 +79,12 @@ def _torch() -> Iterator[Finding]:
     from ...ops.choice import why_not_triton
     build = f'for CUDA {torch.version.cuda}' if torch.version.cuda else \
         'for the CPU only'
-    yield Finding('ok', 'torch', f'{torch.__version__}, built {build}')
+    where = f'{torch.__version__}, built {build}'
+    if newer(torch.__version__, TORCH):
+        yield Finding('note', 'torch', f'{where}, not tested',
+                      f'if something fails, use torch {TORCH}')
+    else:
+        yield Finding('ok', 'torch', where)
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
         names = {torch.cuda.get_device_name(i) for i in range(count)}
