@@ -22,9 +22,7 @@ def test_this_environment_is_sound(cli):
 
 
 def test_what_is_newer_than_tested_is_a_note(monkeypatch, cli):
-    table = (ROOT / 'README.md').read_text()
     for name, older in dict(PYTHON='3.9', TORCH='2.5').items():
-        assert f'| {getattr(doctor, name)}' in table  # its rows of what passed
         monkeypatch.setattr(doctor, name, older)
     code, out = cli('doctor')
     assert code == 0

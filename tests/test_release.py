@@ -9,6 +9,7 @@ import yaml
 from conftest import ROOT
 
 import cac_mmseg
+from cac_mmseg.commands import doctor
 
 BUILD = runpy.run_path(str(ROOT / '.ci/build'))
 WORKFLOWS = {
@@ -93,3 +94,21 @@ def test_workflows_run_files_that_are_there():
     assert named == {'.ci/run', '.ci/build', '.ci/original-stack'}
     for name in named:
         assert re.search(rf'^100755 .*\t{name}$', files, re.MULTILINE)
+
+
+def test_what_is_promised_is_tested():
+    """By the workflows, and in the README's table."""
+    jobs = WORKFLOWS['tests']['jobs']
+    pythons = jobs['onedl']['strategy']['matrix']['python']
+    torches = jobs['torch']['strategy']['matrix']['torch']
+    project = (ROOT / 'pyproject.toml').read_text()
+    prefix = 'Programming Language :: Python :: '
+    assert pythons == re.findall(rf'"{prefix}(3\.\d+)"', project)
+    assert f'requires-python = ">={pythons[0]}"' in project
+    assert f'"torch>={torches[0].removesuffix(".0")}"' in project
+    assert [doctor.PYTHON,
+            doctor.TORCH] == [pythons[-1], torches[-1].removesuffix('.0')]
+    rows = re.findall(r'^\| (OneDL|OpenMMLab) \| (\S+) \| (\S+) \|',
+                      (ROOT / 'README.md').read_text(), re.MULTILINE)
+    assert {python for _, python, _ in rows} == {*pythons}
+    assert {torch for *_, torch in rows} >= {*torches}

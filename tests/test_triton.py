@@ -24,7 +24,7 @@ DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 # taps times positions of an example: the interpreter takes 2 ms for each
 WORK = 3000
 # to find a smaller example would take it minutes
-budget = settings(max_examples=15, phases=[Phase.explicit, Phase.generate])
+budget = settings(max_examples=8, phases=[Phase.explicit, Phase.generate])
 shapes = st.tuples(
     st.integers(1, 2), st.integers(1, 2), st.integers(1, 9), st.integers(1, 9))
 reweightings = pytest.mark.parametrize(
