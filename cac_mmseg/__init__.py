@@ -28,7 +28,8 @@ else:
     from .datasets import (CamVidDataset, CheckLabels, ContextShapesDataset,
                            CrossingDataset)
     from .hooks import (CompactRunner, CUDAGraphHook, FirstIterationLoggerHook,
-                        PreflightHook, ReportHook, WeightingMapsHook)
+                        PredictionPictureHook, PreflightHook, ReportHook,
+                        WeightingMapsHook)
     from .stack.config import config_path
 
 __version__ = '0.2.0'
@@ -37,6 +38,6 @@ __all__ = [
     'ChannelAttentionModule', 'CheckLabels', 'CompactRunner',
     'ContextShapesDataset', 'CrossingDataset', 'FCKernelModule',
     'FirstIterationLoggerHook', 'FixedKernelModule', 'GAPKernelModule',
-    'IdentityModule', 'PreflightHook', 'ReportHook', 'WeightingMapsHook',
-    'config_path'
+    'IdentityModule', 'PredictionPictureHook', 'PreflightHook',
+    'ReportHook', 'WeightingMapsHook', 'config_path'
 ]

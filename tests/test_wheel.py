@@ -19,16 +19,21 @@ def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp('wheel')
     source = folder / 'source'  # a build leaves files beside the sources
     subprocess.run(['git', 'clone', '-q', ROOT, source], check=True)
+
+    def git(*arguments, **more):
+        subprocess.run(['git', *arguments], cwd=source, check=True, **more)
+
     diff = ['git', 'diff', 'HEAD', '--binary']
     changed = subprocess.check_output(diff, cwd=ROOT)
     if changed:
-        subprocess.run(['git', 'apply'], cwd=source, input=changed, check=True)
-        commit = '-c user.name=t -c user.email=t commit -q -a -m test'.split()
-        subprocess.run(['git', *commit], cwd=source, check=True)
-    release = 'https://example.org/a/b', f'v{cac_mmseg.__version__}'
-    subprocess.run([sys.executable, '.ci/build', *release],
-                   cwd=source,
-                   check=True)
+        git('apply', '--index', input=changed)
+        git(*'-c user.name=t -c user.email=t commit -q -m test'.split())
+    tag = f'v{cac_mmseg.__version__}'
+    git('tag', '-f', tag)
+    subprocess.run(
+        [sys.executable, '.ci/build', 'https://example.org/a/b/', tag],
+        cwd=source,
+        check=True)
     return next((source / 'dist').glob('*.whl'))  # built from the sdist
 
 
@@ -47,6 +52,7 @@ def test_holds_every_config_once_as_a_file(wheel):
     assert not any('entry_points' in name for name in names)
     page = metadata.split('\n\n', 1)[1]
     assert page.count('https://example.org/a/b/') > 30 and '](docs' not in page
+    assert 'Project-URL: Source, https://example.org/a/b\n' in metadata
     # what measures stays beside the package
     assert not any(
         word in name for name in names

@@ -3,9 +3,9 @@ from .compact_log import CompactRunner, FirstIterationLoggerHook
 from .cuda_graph import CUDAGraphHook
 from .pictures import WeightingMapsHook
 from .preflight import PreflightHook
-from .report import ReportHook
+from .report import PredictionPictureHook, ReportHook
 
 __all__ = [
     'CUDAGraphHook', 'CompactRunner', 'FirstIterationLoggerHook',
-    'PreflightHook', 'ReportHook', 'WeightingMapsHook'
+    'PredictionPictureHook', 'PreflightHook', 'ReportHook', 'WeightingMapsHook'
 ]

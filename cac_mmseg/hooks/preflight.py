@@ -1,10 +1,11 @@
 """Checks of what would fail late, silently or deep inside."""
 from contextlib import ExitStack
 from copy import copy
+from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import torch.nn as nn
-from mmengine.dist import is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -16,8 +17,8 @@ from torch import Tensor
 from ..stack.checkpoint import check_resumable, load_weights, safe_loading
 from ..stack.words import counted
 from .label_check import LabelCheck
-from .ranks import agree, check_same_start
-from .resume import settle_last_checkpoint
+from .ranks import agree, check_same_file
+from .resume import named_checkpoint, settle_last_checkpoint
 
 
 @HOOKS.register_module()
@@ -38,8 +39,8 @@ class PreflightHook(Hook):
         ValueError: If a checkpoint to resume or to test does not fit the
             model, where mmengine only warns. For training a misfit stays a
             warning: ``load_from`` may leave out a classifier on purpose.
-        ValueError: If ranks start from different weights or iterations, as on
-            machines that do not share the work_dir.
+        ValueError: If ranks would load different checkpoints, as on machines
+            that do not share the work_dir.
 
     On several ranks, what one finds before training is raised by all.
     """
@@ -52,6 +53,8 @@ class PreflightHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         agree(lambda: _check_start(runner))
+        if get_world_size() > 1:
+            check_same_file(_checkpoint(runner))
         self.loading.enter_context(safe_loading())
         # built for training only, and before weights are initialised
         if not isinstance(runner.optim_wrapper,
@@ -73,7 +76,6 @@ class PreflightHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self.loading.close()
-        check_same_start(runner)
         self.misfits = []  # training will make it fit
         self.labels = LabelCheck(runner.model, runner.train_dataloader.dataset)
         agree(self.labels.check_dataset, main_only=True)
@@ -170,6 +172,15 @@ def _check_start(runner: Runner) -> None:
     elif not load_from and runner.cfg.get('resume'):
         if is_main_process():
             settle_last_checkpoint(runner.work_dir)
+
+
+def _checkpoint(runner: Runner) -> Optional[str]:
+    """Return the file that this rank will load."""
+    load_from = runner.cfg.get('load_from')
+    if not load_from and runner.cfg.get('resume'):
+        load_from = named_checkpoint(Path(runner.work_dir))
+    # what has a scheme is the same for all machines
+    return None if '://' in str(load_from) else load_from and str(load_from)
 
 
 def check_pretrained(model: nn.Module,

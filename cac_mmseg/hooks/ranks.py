@@ -1,13 +1,10 @@
-"""What ranks have to agree on before they train."""
+"""What ranks have to agree on before they train or test."""
+import os
 import socket
 import zlib
-from typing import Callable
+from typing import Callable, Optional
 
-import torch
-import torch.nn as nn
-from mmengine.dist import all_gather_object, get_world_size, is_main_process
-from mmengine.runner import Runner
-from torch.nn.parallel import DistributedDataParallel
+from mmengine.dist import all_gather_object, is_main_process
 
 from ..errors import UserError
 
@@ -32,38 +29,35 @@ def agree(check: Callable[[], None], main_only: bool = False) -> None:
         raise UserError(f'on another rank: {message}')
 
 
-def check_same_start(runner: Runner) -> None:
-    """Check that all ranks start from the same iteration and weights.
+def check_same_file(path: Optional[str]) -> None:
+    """Check that all ranks load the same file, bit by bit.
 
-    DDP copies the weights of rank 0 to the others, but mmengine loads a
-    checkpoint after that, on each rank from its own machine's disk. Where one
-    of them has no checkpoint, or another, every rank would train other
-    weights, and the gradients would fit none.
+    mmengine loads a checkpoint on each rank, from the disk of its own machine,
+    and nothing copies the weights of rank 0 to the others after that. With
+    different files each rank would train its own weights by the mean of all
+    gradients, and a metric would be that of several models.
 
     Raises:
-        ValueError: On all ranks, if one differs.
+        ValueError: On all ranks, if one has another file.
     """
-    if get_world_size() == 1:
-        return
-    model = runner.model
-    same = isinstance(model, DistributedDataParallel)  # others may have shards
-    starts = all_gather_object(
-        (socket.gethostname(), runner.iter, _checksum(model) if same else 0))
-    first, *_ = starts
-    for rank, start in enumerate(starts):
-        if start[1:] != first[1:]:
-            differ = f'at iteration {start[1]}, rank 0 at {first[1]}' \
-                if start[1] != first[1] else 'from other weights than rank 0'
+    here = path and os.path.isfile(path)
+    ours = socket.gethostname(), path if here else None
+    starts = all_gather_object((*ours, _checksum(path) if here else None))
+    host, path, checksum = starts[0]
+    for rank, (other, theirs, found) in enumerate(starts):
+        if found != checksum:
+            same_name = theirs and theirs == path
             raise UserError(
-                f'rank {rank} on {start[0]} starts {differ} (on {first[0]}): '
-                f'the work_dir {runner.work_dir} and load_from have to be the '
-                'same on all machines, such as on a shared file system')
+                f'rank 0 on {host} starts from {path or "no checkpoint"}, and '
+                f'rank {rank} on {other} from '
+                f'{theirs or "none"}{", which differs" * bool(same_name)}: '
+                'work_dir and load_from have to be the same on all machines, '
+                'such as on a shared file system')
 
 
-def _checksum(model: nn.Module) -> int:
-    """Return a checksum of all parameters, bit by bit."""
-    total = 0
-    for parameter in model.parameters():
-        data = parameter.detach().cpu().contiguous().reshape(-1)
-        total = zlib.crc32(data.view(torch.uint8).numpy(), total)
+def _checksum(path: str) -> int:
+    with open(path, 'rb') as file:
+        total = 0
+        while block := file.read(2**24):
+            total = zlib.crc32(block, total)
     return total

@@ -194,3 +194,6 @@ def _metric(metrics: Dict[str, float], name: str, share: float) -> float:
         (float(value)
          for key, value in metrics.items() if key.rpartition('/')[2] == name),
         100 * share)
+
+
+PredictionPictureHook = ReportHook  # as 0.1.0 called it

@@ -42,7 +42,7 @@ def settle_last_checkpoint(work_dir: Union[str, Path]) -> Optional[Path]:
         except UserError as error:
             errors.append(error)
             continue
-        if path != _named(work_dir):
+        if path != named_checkpoint(work_dir):
             with new_file(work_dir / LAST) as file:
                 file.write_text(str(path), encoding=ENCODING)
             print_log(
@@ -72,7 +72,7 @@ def settle_last_checkpoint(work_dir: Union[str, Path]) -> Optional[Path]:
 
 def _candidates(work_dir: Path) -> List[Path]:
     """Return the named checkpoint, then the others, the newest first."""
-    named = _named(work_dir)
+    named = named_checkpoint(work_dir)
     others = [
         path for pattern in ('iter_*.pth', 'epoch_*.pth')
         for path in work_dir.glob(pattern) if path != named
@@ -86,8 +86,8 @@ def _age(path: Path) -> Tuple[float, int, str]:
     return os.path.getmtime(path), len(path.name), path.name
 
 
-def _named(work_dir: Path) -> Optional[Path]:
-    """Return the path that the run noted, None if it cannot be read."""
+def named_checkpoint(work_dir: Path) -> Optional[Path]:
+    """Return what ``last_checkpoint`` names, None if it cannot be read."""
     try:
         name = (work_dir / LAST).read_text(encoding=ENCODING).strip()
     except (FileNotFoundError, UnicodeDecodeError):
