@@ -168,6 +168,18 @@ for part, fails in ((lambda: run(resume=True).train(), True),
         assert 'iter_2.pth, and' in str(error)
     else:
         assert not fails
+# metrics collect in files
+here = os.getcwd()
+if rank == 2:
+    os.mkdir('elsewhere')
+    os.chdir('elsewhere')
+for part in lambda: run().train(), lambda: run().test():
+    try:
+        part()
+    except ValueError as error:
+        assert 'elsewhere, which is not' in str(error) and here in str(error)
+    else:
+        raise AssertionError
 sys.stdout.write(f'rank {rank} agrees\\n')
 ''' + END
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..stack.checkpoint import check_resumable, load_weights, safe_loading
 from ..stack.words import counted
 from .label_check import LabelCheck
-from .ranks import agree, check_same_file
+from .ranks import agree, check_same_file, check_shared_folder
 from .resume import named_checkpoint, settle_last_checkpoint
 
 
@@ -39,8 +39,8 @@ class PreflightHook(Hook):
         ValueError: If a checkpoint to resume or to test does not fit the
             model, where mmengine only warns. For training a misfit stays a
             warning: ``load_from`` may leave out a classifier on purpose.
-        ValueError: If ranks would load different checkpoints, as on machines
-            that do not share the work_dir.
+        ValueError: If ranks load different checkpoints, or run in folders that
+            they do not share.
 
     On several ranks, what one finds before training is raised by all.
     """
@@ -76,6 +76,8 @@ class PreflightHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self.loading.close()
+        if get_world_size() > 1:
+            check_shared_folder(runner.val_loop)
         self.misfits = []  # training will make it fit
         self.labels = LabelCheck(runner.model, runner.train_dataloader.dataset)
         agree(self.labels.check_dataset, main_only=True)
@@ -96,9 +98,14 @@ class PreflightHook(Hook):
         self.loading.close()
 
     def before_val(self, runner: Runner) -> None:
-        self.before_test(runner)
+        self._before_scores()
 
     def before_test(self, runner: Runner) -> None:
+        if get_world_size() > 1:
+            check_shared_folder(runner.test_loop)
+        self._before_scores()
+
+    def _before_scores(self) -> None:
         self.loading.close()
         self._refuse_misfits('Test it with the config that it was trained '
                              'with')

@@ -2,11 +2,16 @@
 import os
 import socket
 import zlib
+from pathlib import Path
 from typing import Callable, Optional
+from uuid import uuid4
 
-from mmengine.dist import all_gather_object, is_main_process
+from mmengine.dist import (all_gather_object, broadcast_object_list,
+                           is_main_process)
+from mmengine.runner import BaseLoop
 
 from ..errors import UserError
+from ..stack.files import UNFINISHED
 
 
 def agree(check: Callable[[], None], main_only: bool = False) -> None:
@@ -53,6 +58,39 @@ def check_same_file(path: Optional[str]) -> None:
                 f'{theirs or "none"}{", which differs" * bool(same_name)}: '
                 'work_dir and load_from have to be the same on all machines, '
                 'such as on a shared file system')
+
+
+def check_shared_folder(loop: Optional[BaseLoop]) -> None:
+    """Check that all ranks see the folder that metrics collect results in.
+
+    mmengine's write files below the current directory of each rank, and rank 0
+    reads them. Without a shared one, training would end at a validation.
+
+    Args:
+        loop: Whose metrics collect, None where there is no validation.
+
+    Raises:
+        ValueError: On all ranks, if one does not see the files of rank 0.
+    """
+    metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', ())
+    if not any(metric.collect_device == 'cpu' and not metric.collect_dir
+               for metric in metrics):
+        return
+    name = [f'{UNFINISHED}{uuid4().hex}']
+    broadcast_object_list(name)
+    file = Path(name[0])
+    agree(file.touch, main_only=True)
+    ranks = all_gather_object(
+        (socket.gethostname(), os.getcwd(), file.exists()))
+    if is_main_process():
+        file.unlink()
+    for rank, (host, folder, sees) in enumerate(ranks):
+        if not sees:
+            raise UserError(
+                f'rank {rank} on {host} runs in {folder}, which is not the '
+                f'{ranks[0][1]} of rank 0 on {ranks[0][0]}. mmengine collects '
+                'results for metrics there: start all machines in one folder '
+                'of a shared file system')
 
 
 def _checksum(path: str) -> int:

@@ -60,8 +60,10 @@ def find_config(name: str) -> Tuple[str, Optional[str]]:
     }
     known, stem = {**theirs, **ours}, name.removesuffix('.py')
     if Path(name).name != name or name != stem and stem not in known:
-        raise MissingFileError(f'{name} is not a file: give a config such as '
-                               'configs/cac_r50_cityscapes.py, or its name')
+        hint = 'give one such as configs/cac_r50_cityscapes.py, or its name'
+        if Path(stem).name in known:
+            hint = f'the installed config is called {Path(stem).name}'
+        raise MissingFileError(f'{name} is not a file: {hint}')
     return str(_by_name(stem, known)), 'cac_mmseg' if stem in ours else 'mmseg'
 
 

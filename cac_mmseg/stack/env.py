@@ -25,9 +25,12 @@ DISTRIBUTIONS = dict(
     mmcv=('onedl-mmcv', 'mmcv', 'mmcv-lite', 'mmcv-full'),
     mmseg=('onedl-mmsegmentation', 'mmsegmentation'))
 
-ONEDL = 'pip install onedl-mmengine onedl-mmcv onedl-mmsegmentation'
-OPENMMLAB = ('pip install "mmengine>=0.10,<1" "mmcv>=2.0,<2.2" '
-             '"mmsegmentation>=1.2,<2" ftfy regex "setuptools<81"')
+# in an environment that has this package, pip takes only what it needs
+ONEDL = 'pip install "cacnet-mmseg[onedl]"'
+OPENMMLAB = (
+    'pip install "setuptools<81" wheel ninja psutil && MMCV_WITH_OPS=1 '
+    'pip install --no-build-isolation --no-binary mmcv "mmcv<2.2" && '
+    'pip install "cacnet-mmseg[openmmlab]"')
 
 # module that a sound-looking installation may lack -> what brings it
 FIXES = {

@@ -113,7 +113,7 @@ def _stack() -> Finding:
         require_stack()
     except ImportError as error:
         return Finding('FAIL', 'mmseg stack', str(error),
-                       f'in a new virtual environment: {ONEDL}')
+                       'in a new virtual environment: ' * bool(found) + ONEDL)
     origins = {name.startswith('onedl-') for name in found.values()}
     if len(origins) > 1:
         return Finding(
@@ -136,7 +136,8 @@ def _mim() -> Finding:
                        f'pip uninstall -y {" ".join(MIM)}, then install one')
     if not found:
         return Finding('FAIL', 'mim', 'is not installed, and runs the '
-                       'training', 'pip install onedl-mim (OneDL) or openmim')
+                       'training',
+                       f'{ONEDL}, or openmim on the OpenMMLab stack')
     return Finding('ok', 'mim', found[0])
 
 
@@ -146,8 +147,8 @@ def _mmcv_ops() -> Finding:
     except ImportError as error:
         return Finding(
             'note', 'mmcv.ops', f'no compiled operators: {error}',
-            'CaCHead needs none; heads such as PSAHead do, and then mmcv in '
-            'place of mmcv-lite')
+            'CaCHead needs none; heads such as PSAHead need an mmcv that was '
+            'compiled with them')
     return Finding('ok', 'mmcv.ops', 'compiled operators are there')
 
 
