@@ -178,6 +178,13 @@ def test_a_process_ends_with_the_message_alone(folder):
     assert 'warn' not in done.stderr.lower()
 
 
+def test_a_path_of_a_checkout_leads_to_the_installed_config(
+        cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out = cli('cost configs/cac_r18_crossing.py')
+    assert code == 2 and 'installed config is called cac_r18_crossing' in out
+
+
 FULL = [
     'publish weights.pth out.pth',
     'export config.py weights.pth --out m.pt2 --size 64 96',

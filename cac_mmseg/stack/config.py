@@ -60,7 +60,8 @@ def find_config(name: str) -> Tuple[str, Optional[str]]:
     }
     known, stem = {**theirs, **ours}, name.removesuffix('.py')
     if Path(name).name != name or name != stem and stem not in known:
-        hint = 'give one such as configs/cac_r50_cityscapes.py, or its name'
+        hint = ('give a config such as configs/cac_r50_cityscapes.py, or its '
+                'name')
         if Path(stem).name in known:
             hint = f'the installed config is called {Path(stem).name}'
         raise MissingFileError(f'{name} is not a file: {hint}')
