@@ -3,7 +3,7 @@ from abc import ABC
 
 import torch.nn as nn
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as of_all
 
 
 class _Empty(ABC):
@@ -39,8 +39,8 @@ def inherits(module: nn.Module, base: type, *names: str) -> bool:
 
 def has_hooks(module: nn.Module) -> bool:
     """Return whether anything is called before or after this module."""
-    return _has_any_global_hook() or any(
-        getattr(module, name)
+    return any(
+        getattr(module, name) or getattr(of_all, f'_global{name}')
         for name in ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks',
                      '_backward_pre_hooks'))
 
