@@ -34,7 +34,7 @@ def inherits(module: nn.Module, base: type, *names: str) -> bool:
     """Return whether methods are those of ``base``, overridden nowhere."""
     return all(
         getattr(type(module), name, None) is getattr(base, name)
-        and name not in vars(module) for name in names)
+        and name not in module.__dict__ for name in names)
 
 
 def has_hooks(module: nn.Module) -> bool:
