@@ -134,7 +134,7 @@ def test_one_signal_speaks_for_moving_and_against_it(learned):
             total = shares.total if left else shares.total.flip(1)
             at_signal = total[:, :total.shape[1] * SIGNAL // WIDTH + 1]
             mass = at_signal.abs()
-            signs = {shares.change > 0, (at_signal.sum() > 0).item()}
+            signs = {shares.margin > 0, (at_signal.sum() > 0).item()}
             found[is_red(image)].append(
                 (mass.max() == total.abs().max()
                  and signs == {asked == MOVING},
