@@ -52,8 +52,8 @@ def _is_batch_norm(norm: nn.Module) -> bool:
         plain = not dist.is_initialized()
     else:
         plain = type(norm) is nn.BatchNorm2d
-    return (plain and 'forward' not in norm.__dict__ and norm.track_running_stats
-            and norm.momentum is not None
+    return (plain and 'forward' not in norm.__dict__
+            and norm.track_running_stats and norm.momentum is not None
             and norm.num_batches_tracked is not None)
 
 

@@ -66,6 +66,12 @@ def test_half_of_each_stack_is_named(monkeypatch, cli):
     assert code == 1
     assert 'half of one and half of the other: onedl-mmengine 0.10.12, ' \
         'mmcv 2.1.0, mmsegmentation 1.2.2' in out
+    found['mmengine'] = {'mmengine': '0.10.7'}
+    versions.maps[:] = found.values()
+    monkeypatch.setattr(doctor, 'MIM', ('openmim', ))
+    code, out = cli('doctor')
+    assert code == 0 and 'ok    mmseg stack: OpenMMLab: mmengine 0.10.7' in out
+    assert 'load no training checkpoint' in out
 
 
 def test_two_mims_are_named(monkeypatch, cli):

@@ -15,6 +15,7 @@ from ...stack.env import (DISTRIBUTIONS, ONEDL, OPENMMLAB, installed,
                           require_stack)
 
 MIM = ('onedl-mim', 'openmim')
+ORIGINAL = 'OpenMMLab'
 WEIGHTS = 'open-mmlab://resnet50_v1c'
 # the newest that this version was tested with, see README.md
 PYTHON, TORCH = '3.13', '2.15'
@@ -46,6 +47,12 @@ def examine(weights: Optional[str] = None,
     yield _mim()
     if stack.level == 'FAIL':
         return  # the rest needs it
+    if ORIGINAL in stack.detail:
+        yield Finding(
+            'note', ORIGINAL, 'with torch 2.6 or newer, init_model and '
+            'MMSegInferencer load no training checkpoint; get_flops fails',
+            'python -m cac_mmseg publish CHECKPOINT OUT, and load that; '
+            'python -m cac_mmseg cost counts')
     yield _mmcv_ops()
     yield _registry()
     if weights:
@@ -120,7 +127,7 @@ def _stack() -> Finding:
             'FAIL', 'mmseg stack', f'half of one and half of the other: '
             f'{names}', f'in a new virtual environment: {ONEDL}, or '
             f'{OPENMMLAB}')
-    which = 'OneDL' if origins == {True} else 'OpenMMLab'
+    which = 'OneDL' if origins == {True} else ORIGINAL
     return Finding('ok', 'mmseg stack', f'{which}: {names}')
 
 
