@@ -4,6 +4,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -184,8 +185,14 @@ sys.stdout.write(f'rank {rank} agrees\\n')
 ''' + END
 
 
+def printed(process, timeout=600):
+    process.wait(timeout)
+    process.log.seek(0)
+    return process.log.read()
+
+
 def finish(process, *words):
-    output = process.communicate(timeout=600)[0]
+    output = printed(process)
     assert process.returncode == 0, output[-4000:]
     for word in words:
         assert word in output, output[-4000:]
@@ -210,12 +217,15 @@ def start(line, cwd, **environment):
         PATH=os.pathsep.join((bin_, os.environ['PATH'])),
         PYTHONPATH=paths,
         **environment)
-    return subprocess.Popen(['bash', '-c', line],
-                            cwd=cwd,
-                            env=environment,
-                            text=True,
-                            stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT)
+    # no pipe: nobody reads that of a machine while it waits for another
+    log = tempfile.TemporaryFile('w+')
+    process = subprocess.Popen(['bash', '-c', line],
+                               cwd=cwd,
+                               env=environment,
+                               stdout=log,
+                               stderr=subprocess.STDOUT)
+    process.log = log
+    return process
 
 
 def command(word):
@@ -254,7 +264,7 @@ def test_two_machines_go_on_after_one_died(tmp_path):
         ]
 
     for process in machines(1, line, dies=[1]):
-        output = process.communicate(timeout=300)[0]
+        output = printed(process, timeout=300)
         assert process.returncode != 0 and 'agrees' not in output
     last = (tmp_path / 'work/last_checkpoint').read_text()
     assert last.endswith('iter_2.pth')
