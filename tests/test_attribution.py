@@ -210,7 +210,8 @@ def test_other_heads_take_steps():
     model = make_model()
     data = batch(model)
     model.decode_head.__class__ = ScaledHead
-    assert_adds_up(attribute_context(record(model, data), REGION))
+    # a saturated tanh takes more of them
+    assert_adds_up(attribute_context(record(model, data), REGION, steps=64))
 
 
 def test_an_auxiliary_head_has_no_part():
