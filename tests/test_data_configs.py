@@ -55,7 +55,7 @@ def test_trains_and_tests_on_the_genuine_layout(tmp_path, configs, name,
     assert miou(tool(*arguments)) == miou(output)
     assert (tmp_path / 'work/test_report.png').is_file()
     if name in ('cityscapes', 'pcontext60'):  # whole, and in windows
-        assert miou(tool(*arguments, '--tta')) > 0
+        assert miou(tool(*arguments, '--tta')) >= 0  # no NaN
 
 
 @pytest.mark.parametrize('name, missing', [
