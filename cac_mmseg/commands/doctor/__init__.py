@@ -143,8 +143,8 @@ def _mim() -> Finding:
                        f'pip uninstall -y {" ".join(MIM)}, then install one')
     if not found:
         return Finding('FAIL', 'mim', 'is not installed, and runs the '
-                       'training',
-                       f'{ONEDL}, or openmim on the OpenMMLab stack')
+                       'training', 'pip install "cacnet-mmseg[openmmlab]"'
+                       if 'mmsegmentation' in installed('mmseg') else ONEDL)
     return Finding('ok', 'mim', found[0])
 
 
